@@ -1,0 +1,1 @@
+//! A DHCP server that owns no socket and no clock.

@@ -1,0 +1,1 @@
+//! The zones of the networks, and forwarding of everything else.

@@ -1,0 +1,1 @@
+//! Observes and changes the kernel: rtnetlink, nft, sysctl.

@@ -1,0 +1,1 @@
+//! Desired and observed state, their difference as typed operations, the firewall rules: pure.

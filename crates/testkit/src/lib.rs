@@ -1,0 +1,1 @@
+//! For tests only: namespaces, LANs, daemons, fake guests, real DHCP clients.

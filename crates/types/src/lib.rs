@@ -1,0 +1,17 @@
+//! The words of vnet as validated types: names, MAC addresses, subnets, and the network
+//! definition that a person writes. No I/O, no clock, no sockets.
+//!
+//! A value of one of these types is valid by construction: what parses may be handed to the
+//! kernel, printed, or used as a file name without another look.
+
+mod mac;
+mod names;
+mod network;
+mod subnet;
+
+pub use mac::{MacAddr, MacError};
+pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
+pub use network::{
+    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, Mode, NetworkDefinition, Reservation,
+};
+pub use subnet::{AddrRange, Subnet, SubnetError};

@@ -1,0 +1,279 @@
+//! The definition of a network: what a person writes into `/etc/vnet/networks/NAME.toml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AddrRange, DnsName, IfName, MacAddr, NetworkName, Subnet};
+
+/// How long a lease lasts where the definition says nothing, in seconds.
+pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
+
+/// How a network relates to what is outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Guests reach the outside behind the host's address.
+    Nat,
+    /// Guests reach the host and each other, nothing else.
+    Hostonly,
+    /// Guests reach the outside, and the outside them, with their own addresses.
+    Routed,
+}
+
+/// One network as it is desired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkDefinition {
+    /// The name, which is the stem of the file as well.
+    pub name: NetworkName,
+    /// How it relates to the outside.
+    pub mode: Mode,
+    /// The bridge that realises it.
+    pub bridge: IfName,
+    /// Its addresses; the first one, `.1`, is the host's.
+    pub subnet: Subnet,
+    /// The domain of its guests in the DNS.
+    pub domain: DnsName,
+    /// The only interface through which it reaches the outside; any where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<IfName>,
+    /// Bytes in the largest IP packet, 576 to 65535.
+    #[serde(default = "default_mtu")]
+    pub mtu: u32,
+    /// Whether netd starts it when it starts itself.
+    #[serde(default = "yes")]
+    pub autostart: bool,
+    /// What its guests get by DHCP; no DHCP where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<Dhcp>,
+    /// How its names are resolved.
+    #[serde(default, skip_serializing_if = "Dns::is_default")]
+    pub dns: Dns,
+}
+
+/// What a network's DHCP server gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dhcp {
+    /// The addresses that are given to guests without a reservation.
+    pub range: AddrRange,
+    /// How long a lease lasts, in seconds.
+    #[serde(default = "default_lease_seconds")]
+    pub lease_seconds: u32,
+    /// Guests that always get the same address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reservations: Vec<Reservation>,
+}
+
+/// An address kept for one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// Whose it is.
+    pub mac: MacAddr,
+    /// The address, inside the subnet, in the range or not.
+    pub ip: Ipv4Addr,
+    /// The guest's name in the network's domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<DnsName>,
+}
+
+/// How a network's names are resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Servers asked for everything outside the network's domain; the host's own where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<IpAddr>,
+    /// Names that are not guests: `name = [addresses]`, within the network's domain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<DnsName, Vec<IpAddr>>,
+}
+
+/// Why a definition cannot be realised, though each of its values is well formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    /// The DHCP range leaves the subnet, or holds an address that is no guest's.
+    #[error("the DHCP range {range} does not fit the subnet {subnet}: choose it within {}", subnet.guests())]
+    Range {
+        /// As defined.
+        range: AddrRange,
+        /// As defined.
+        subnet: Subnet,
+    },
+    /// A reservation's address is not one that a guest can have here.
+    #[error("the reservation of {ip} for {mac} does not fit the subnet {subnet}: choose it within {}", subnet.guests())]
+    Reservation {
+        /// As defined.
+        mac: MacAddr,
+        /// As defined.
+        ip: Ipv4Addr,
+        /// As defined.
+        subnet: Subnet,
+    },
+    /// Two reservations want the same thing.
+    #[error("{0} is reserved twice: keep one of the two reservations")]
+    ReservedTwice(String),
+    /// A reservation for an address that no station can have.
+    #[error(
+        "{0} is a group address, which no guest can have: reserve for the guest's own MAC address"
+    )]
+    GroupMac(MacAddr),
+    /// The MTU is outside what IPv4 allows.
+    #[error("an MTU of {0} bytes is not possible: choose 576 to 65535")]
+    Mtu(u32),
+    /// A lease too short to be renewed in time.
+    #[error("a lease of {0} seconds is too short to be renewed: choose 60 or more")]
+    LeaseTooShort(u32),
+}
+
+fn default_mtu() -> u32 {
+    1500
+}
+
+fn default_lease_seconds() -> u32 {
+    DEFAULT_LEASE_SECONDS
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Mode {
+    /// The word of the command line and of definitions.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Hostonly => "hostonly",
+            Self::Routed => "routed",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nat" => Ok(Self::Nat),
+            "hostonly" => Ok(Self::Hostonly),
+            "routed" => Ok(Self::Routed),
+            _ => Err(format!("`{text}` is no mode: use nat, hostonly or routed")),
+        }
+    }
+}
+
+impl Dns {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl NetworkDefinition {
+    /// Checks what no single value can show: that the parts fit each other.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn validate(&self) -> Result<(), DefinitionError> {
+        if !(576..=65535).contains(&self.mtu) {
+            return Err(DefinitionError::Mtu(self.mtu));
+        }
+        let Some(dhcp) = &self.dhcp else { return Ok(()) };
+        let guests = self.subnet.guests();
+        if !guests.contains(dhcp.range.first()) || !guests.contains(dhcp.range.last()) {
+            return Err(DefinitionError::Range { range: dhcp.range, subnet: self.subnet });
+        }
+        if dhcp.lease_seconds < 60 {
+            return Err(DefinitionError::LeaseTooShort(dhcp.lease_seconds));
+        }
+        let mut seen = BTreeSet::new();
+        for &Reservation { mac, ip, .. } in &dhcp.reservations {
+            if mac.is_multicast() {
+                return Err(DefinitionError::GroupMac(mac));
+            }
+            if !guests.contains(ip) {
+                return Err(DefinitionError::Reservation { mac, ip, subnet: self.subnet });
+            }
+            for key in [mac.to_string(), ip.to_string()] {
+                if !seen.insert(key.clone()) {
+                    return Err(DefinitionError::ReservedTwice(key));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default_network() -> NetworkDefinition {
+        let subnet: Subnet = "192.168.122.0/24".parse().unwrap();
+        NetworkDefinition {
+            name: "default".parse().unwrap(),
+            mode: Mode::Nat,
+            bridge: "virbr0".parse().unwrap(),
+            subnet,
+            domain: "default.vnet".parse().unwrap(),
+            uplink: None,
+            mtu: 1500,
+            autostart: true,
+            dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
+            dns: Dns::default(),
+        }
+    }
+
+    #[test]
+    fn the_default_network_is_valid() {
+        default_network().validate().unwrap();
+    }
+
+    #[test]
+    fn a_range_outside_the_subnet_is_refused() {
+        let mut net = default_network();
+        net.dhcp.as_mut().unwrap().range = "192.168.122.1-192.168.122.9".parse().unwrap();
+        let error = net.validate().unwrap_err().to_string();
+        assert!(error.contains("within 192.168.122.2-192.168.122.254"), "{error}");
+    }
+
+    #[test]
+    fn reservations_are_unique_and_inside() {
+        let mut net = default_network();
+        let one = Reservation {
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+            ip: "192.168.122.9".parse().unwrap(),
+            hostname: None,
+        };
+        let dhcp = net.dhcp.as_mut().unwrap();
+        dhcp.reservations = vec![
+            one.clone(),
+            Reservation { mac: "52:54:00:00:00:02".parse().unwrap(), ..one.clone() },
+        ];
+        assert_eq!(net.validate(), Err(DefinitionError::ReservedTwice("192.168.122.9".into())));
+        net.dhcp.as_mut().unwrap().reservations =
+            vec![Reservation { ip: "10.0.0.1".parse().unwrap(), ..one }];
+        assert!(matches!(net.validate(), Err(DefinitionError::Reservation { .. })));
+    }
+
+    #[test]
+    fn mtu_and_lease_time_have_bounds() {
+        let mut net = default_network();
+        net.mtu = 575;
+        assert_eq!(net.validate(), Err(DefinitionError::Mtu(575)));
+        net.mtu = 1500;
+        net.dhcp.as_mut().unwrap().lease_seconds = 59;
+        assert_eq!(net.validate(), Err(DefinitionError::LeaseTooShort(59)));
+    }
+}

@@ -1,0 +1,1 @@
+//! Nothing: the integration tests stand in the folders beside this file, by kind.
