@@ -1,1 +1,18 @@
 //! For tests only: namespaces, LANs, daemons, fake guests, real DHCP clients.
+//!
+//! A test builds its world ([`Lan`]: a host with an uplink, and the outside beyond it), starts the
+//! daemon in it ([`Netd`]), attaches guests ([`Lan::guest_on`], [`FakeGuest`]), lets real clients
+//! get their leases ([`Udhcpc`], [`Dhclient`], [`Dhcpcd`]), and compares what it finds
+//! ([`HostState`]). All of it lives in unnamed network namespaces that end with the test, so any
+//! number of tests run side by side, as root or as root of a user namespace (`unshare -Ur`).
+//!
+//! Helpers panic where a test could do nothing but fail; those that a test may want to see fail
+//! come as `try_…` as well and give an [`anyhow::Result`].
+// Tests fail by panicking; a helper that panics with the reason is what they want.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod netns;
+mod process;
+
+pub use netns::Netns;
+pub use process::{binary, output_within, wait_within};
