@@ -1,1 +1,32 @@
-//! Desired and observed state, their difference as typed operations, the firewall rules: pure.
+//! What should be, what is, and the steps between the two. Pure: no I/O, no clock.
+//!
+//! ```text
+//! definitions ──► Desired ─┐
+//!                          ├──► diff ──► Plan (ordered Operations) ──► kernel::execute
+//! kernel::observe ► Observed ┘                                          │
+//!            ▲                                                          │
+//!            └──────────────── observe again: the plan is empty ◄───────┘
+//! ```
+//!
+//! Every decision is taken here, from two values, so each can be tested without privileges.
+//! The order of a plan is chosen so that a crash after any of its operations leaves a state from
+//! which the next plan arrives at the same end: what is ours is written to the [`Ledger`] before
+//! it is made, and struck off after it is gone.
+
+mod alias;
+mod choose;
+mod desired;
+mod diff;
+pub mod firewall;
+mod ledger;
+mod observed;
+mod operation;
+
+pub use alias::{Alias, BRIDGE_PORT_PATTERN};
+pub use choose::{ChooseError, Clash, clashes, free_bridge, free_mac, free_subnet};
+pub use desired::Desired;
+pub use diff::{Conflict, diff};
+pub use firewall::{Firewall, FirewallState, Transaction};
+pub use ledger::{BridgeClaim, Ledger};
+pub use observed::{Address, IP_FORWARD, Link, LinkKind, Observed, Route};
+pub use operation::{Operation, Plan};

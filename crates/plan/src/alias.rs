@@ -1,0 +1,83 @@
+//! The interface alias: how a link says whose it is, to us after a restart and to a person who
+//! reads `ip link`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use vnet_types::{DomainName, NetworkName};
+
+/// The pattern from which the kernel makes the names of our taps.
+pub const BRIDGE_PORT_PATTERN: &str = "vtap%d";
+
+/// What a link of ours is for. Printed as `vnet:default` or `vnet:default:web:0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alias {
+    /// The bridge of a network.
+    Bridge(NetworkName),
+    /// The port of a guest.
+    Port {
+        /// The network that it is on.
+        network: NetworkName,
+        /// The domain that it belongs to.
+        domain: DomainName,
+        /// Which of the domain's network cards it is.
+        nic: u8,
+    },
+}
+
+impl Alias {
+    /// The network that the link belongs to.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkName {
+        match self {
+            Self::Bridge(network) | Self::Port { network, .. } => network,
+        }
+    }
+}
+
+impl FromStr for Alias {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split(':');
+        if parts.next() != Some("vnet") {
+            return Err(());
+        }
+        let network = parts.next().and_then(|name| name.parse().ok()).ok_or(())?;
+        let Some(domain) = parts.next() else { return Ok(Self::Bridge(network)) };
+        let domain = domain.parse().map_err(|_| ())?;
+        let nic = parts.next().and_then(|nic| nic.parse().ok()).ok_or(())?;
+        if parts.next().is_some() {
+            return Err(());
+        }
+        Ok(Self::Port { network, domain, nic })
+    }
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge(network) => write!(f, "vnet:{network}"),
+            Self::Port { network, domain, nic } => write!(f, "vnet:{network}:{domain}:{nic}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        for text in ["vnet:default", "vnet:lab_2:web:3"] {
+            assert_eq!(text.parse::<Alias>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn foreign_aliases_are_not_ours() {
+        for text in ["", "uplink", "vnet", "vnet:", "vnet:a:b", "vnet:a:b:x", "vnet:a:b:1:c"] {
+            assert!(text.parse::<Alias>().is_err(), "{text}");
+        }
+    }
+}

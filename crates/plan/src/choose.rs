@@ -1,0 +1,153 @@
+//! Choices that are made once, when a network is created, so that it clashes with nothing on the
+//! host.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName, Subnet};
+
+use crate::Observed;
+
+/// Nothing is left to choose from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// Every subnet that is tried is in use on this host.
+    #[error("no private /24 subnet is free on this host: give one with --subnet")]
+    Subnet,
+    /// Every name that is tried is taken.
+    #[error("no bridge name from virbr0 to virbr9999 is free: give one with --bridge")]
+    Bridge,
+}
+
+/// What on the host, or among our own networks, has addresses of a subnet already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clash {
+    /// An address of a link of the host.
+    Address {
+        /// The address with its prefix.
+        net: Ipv4Net,
+        /// The link.
+        link: String,
+    },
+    /// A route of the host.
+    Route {
+        /// Where it leads.
+        destination: Ipv4Net,
+        /// The link that it leaves by.
+        link: Option<String>,
+    },
+    /// Another network of ours, running or not.
+    Network {
+        /// Its name.
+        name: NetworkName,
+        /// Its subnet.
+        subnet: Subnet,
+    },
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { net, link } => write!(f, "the address {net} of {link}"),
+            Self::Route { destination, link: Some(link) } => {
+                write!(f, "the route to {destination} through {link}")
+            }
+            Self::Route { destination, link: None } => write!(f, "the route to {destination}"),
+            Self::Network { name, subnet } => write!(f, "the network {name} ({subnet})"),
+        }
+    }
+}
+
+/// The first thing that a network with this `subnet` and `bridge` would clash with. What is on
+/// `bridge` itself is its own; a default route leads everywhere and clashes with nothing.
+#[must_use]
+pub fn clashes(
+    subnet: Subnet,
+    bridge: Option<&IfName>,
+    observed: &Observed,
+    networks: &[&NetworkDefinition],
+) -> Option<Clash> {
+    let own = bridge.and_then(|bridge| observed.links.get(bridge.as_str())).map(|link| link.index);
+    let name = |index: u32| observed.link_name(index).map(str::to_owned);
+    let network = networks
+        .iter()
+        .find(|network| subnet.overlaps(network.subnet.net()))
+        .map(|network| Clash::Network { name: network.name.clone(), subnet: network.subnet });
+    let address = || {
+        observed.addresses.iter().filter(|address| Some(address.link) != own).find_map(|address| {
+            let ipnet::IpNet::V4(net) = address.net else { return None };
+            subnet.overlaps(net).then(|| Clash::Address {
+                net,
+                link: name(address.link).unwrap_or_else(|| "a link that is gone".into()),
+            })
+        })
+    };
+    let route = || {
+        let foreign = observed.routes.iter().filter(|route| {
+            route.destination.prefix_len() > 0 && (route.link.is_none() || route.link != own)
+        });
+        foreign
+            .filter(|route| subnet.overlaps(route.destination))
+            .map(|route| Clash::Route {
+                destination: route.destination,
+                link: route.link.and_then(name),
+            })
+            .next()
+    };
+    network.or_else(address).or_else(route)
+}
+
+/// The first free subnet: 192.168.122.0/24, then the following ones, then those of 172.16/12 and
+/// of 10/8 from the top, where people number least.
+///
+/// # Errors
+/// None is free.
+pub fn free_subnet(
+    observed: &Observed,
+    networks: &[&NetworkDefinition],
+) -> Result<Subnet, ChooseError> {
+    let high = (122..=254).map(|third| [192, 168, third, 0]);
+    let middle =
+        (16..=31).rev().flat_map(|second| (0..=255).map(move |third| [172, second, third, 0]));
+    let low = (0..=255).rev().flat_map(|second| (0..=255).map(move |third| [10, second, third, 0]));
+    high.chain(middle)
+        .chain(low)
+        .filter_map(|octets| Subnet::new(Ipv4Net::new(Ipv4Addr::from(octets), 24).ok()?).ok())
+        .find(|&subnet| clashes(subnet, None, observed, networks).is_none())
+        .ok_or(ChooseError::Subnet)
+}
+
+/// The first free bridge name: `virbr0`, `virbr1` and so on.
+///
+/// # Errors
+/// None is free.
+pub fn free_bridge(
+    observed: &Observed,
+    networks: &[&NetworkDefinition],
+) -> Result<IfName, ChooseError> {
+    (0..10_000)
+        .filter_map(|number| format!("virbr{number}").parse::<IfName>().ok())
+        .find(|name| {
+            !observed.links.contains_key(name.as_str())
+                && networks.iter().all(|network| network.bridge != *name)
+        })
+        .ok_or(ChooseError::Bridge)
+}
+
+/// The address for a network's bridge: always the same one for the same name, unless another link
+/// has it.
+#[must_use]
+pub fn free_mac(network: &NetworkDefinition, observed: &Observed) -> MacAddr {
+    let taken = |mac: MacAddr| {
+        observed
+            .links
+            .iter()
+            .any(|(name, link)| link.mac == Some(mac) && name != network.bridge.as_str())
+    };
+    let seed = format!("network/{}", network.name);
+    (0..u32::MAX)
+        .map(|salt| MacAddr::derived(&seed, salt))
+        .find(|&mac| !taken(mac))
+        .unwrap_or_else(|| MacAddr::derived(&seed, 0))
+}

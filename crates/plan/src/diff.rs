@@ -1,0 +1,210 @@
+//! The difference between what should be and what is, as operations in their order.
+
+use std::net::IpAddr;
+
+use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName};
+
+use crate::{
+    Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan,
+};
+
+/// What stands in the way of a plan, and isn't ours to remove.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The name of a network's bridge is taken by somebody else's link.
+    #[error(
+        "the interface {bridge}, which network {network} wants for its bridge, exists and is not \
+         vnet's: choose another name with --bridge, or `bridge` in the definition"
+    )]
+    ForeignLink {
+        /// The name.
+        bridge: IfName,
+        /// Who wants it.
+        network: NetworkName,
+    },
+    /// Two networks want one bridge.
+    #[error(
+        "the networks {first} and {second} both want the bridge {bridge}: give one of them another"
+    )]
+    SharedBridge {
+        /// The bridge.
+        bridge: IfName,
+        /// One of the networks.
+        first: NetworkName,
+        /// The other one.
+        second: NetworkName,
+    },
+}
+
+/// The steps that lead from `observed` to `desired`. They are empty when the two agree, touch
+/// nothing that isn't ours, and may be broken off after any of them: the next difference leads to
+/// the same end.
+///
+/// What goes comes before what is made, so that an address or a name can move from one network
+/// to another. A network's rules are in force before it is up, and until it is gone.
+///
+/// # Errors
+/// A link that isn't ours has the name of a bridge that is desired.
+pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
+    check(desired, observed)?;
+    let mut plan = Plan::default();
+    remove_links(desired, observed, &mut plan);
+    for (network, mac) in desired.networks.values() {
+        build_bridge(network, *mac, observed, &mut plan);
+    }
+    firewall(desired, observed, &mut plan);
+    forwarding(desired, observed, &mut plan);
+    for (network, _) in desired.networks.values() {
+        bring_up(network, observed, &mut plan);
+    }
+    forget_bridges(desired, observed, &mut plan);
+    Ok(plan)
+}
+
+/// Whether the link is a bridge that we made: the ledger knows its address, or (should the ledger
+/// be lost) its alias says so.
+fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
+    let claimed =
+        observed.ledger.bridges.get(name).is_some_and(|claim| link.mac == Some(claim.mac));
+    link.kind == LinkKind::Bridge && (claimed || matches!(alias(link), Some(Alias::Bridge(_))))
+}
+
+fn alias(link: &Link) -> Option<Alias> {
+    link.alias.as_deref()?.parse().ok()
+}
+
+fn check(desired: &Desired, observed: &Observed) -> Result<(), Conflict> {
+    let mut seen: std::collections::BTreeMap<&IfName, &NetworkName> = Default::default();
+    for (network, _) in desired.networks.values() {
+        let bridge = &network.bridge;
+        if let Some(first) = seen.insert(bridge, &network.name) {
+            let (first, second) = (first.clone(), network.name.clone());
+            return Err(Conflict::SharedBridge { bridge: bridge.clone(), first, second });
+        }
+        if let Some(link) = observed.links.get(bridge.as_str())
+            && !ours(bridge.as_str(), link, observed)
+        {
+            return Err(Conflict::ForeignLink {
+                bridge: bridge.clone(),
+                network: network.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_desired(bridge: &str, desired: &Desired) -> bool {
+    desired.networks.values().any(|(network, _)| network.bridge.as_str() == bridge)
+}
+
+fn remove_links(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for (name, link) in &observed.links {
+        if ours(name, link, observed)
+            && !is_desired(name, desired)
+            && let Ok(name) = name.parse()
+        {
+            plan.push(Operation::DeleteLink { name });
+        }
+    }
+}
+
+fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, plan: &mut Plan) {
+    let bridge = &network.bridge;
+    let link = observed.links.get(bridge.as_str());
+    // A bridge that is there keeps its address: guests have it in their neighbour tables.
+    let mac = link.and_then(|link| link.mac).unwrap_or(mac);
+    let claim = BridgeClaim { network: network.name.clone(), mac, subnet: network.subnet };
+    let before = observed.ledger.bridges.get(bridge);
+    // The address that is to go is forgotten only after it is gone.
+    if let (Some(link), Some(before)) = (link, before)
+        && before.subnet != network.subnet
+    {
+        let old = before.subnet;
+        if observed.has_address(link.index, IpAddr::V4(old.gateway()), old.prefix_len()) {
+            plan.push(Operation::delete_gateway(bridge, old));
+        }
+    }
+    if before != Some(&claim) {
+        plan.push(Operation::Claim { bridge: bridge.clone(), claim });
+    }
+    if link.is_none() {
+        plan.push(Operation::CreateBridge { name: bridge.clone(), mac });
+    }
+    let wanted = Alias::Bridge(network.name.clone());
+    if link.and_then(alias).as_ref() != Some(&wanted) {
+        plan.push(Operation::SetAlias { link: bridge.clone(), alias: wanted });
+    }
+    if link.is_none_or(|link| link.mtu != network.mtu) {
+        plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu });
+    }
+    if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
+        plan.push(Operation::DisableIpv6 { link: bridge.clone() });
+    }
+    let (gateway, prefix) = (IpAddr::V4(network.subnet.gateway()), network.subnet.prefix_len());
+    if link.is_none_or(|link| !observed.has_address(link.index, gateway, prefix)) {
+        plan.push(Operation::add_gateway(bridge, network.subnet));
+    }
+}
+
+fn firewall(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let firewall = desired.firewall();
+    match (&observed.firewall, firewall.is_empty()) {
+        (FirewallState::Absent, true) => {}
+        (_, true) => plan.push(Operation::RemoveFirewall),
+        (FirewallState::Holds(present), false) if *present == firewall => {}
+        (FirewallState::Holds(present), false) => {
+            plan.push(Operation::UpdateFirewall { from: present.clone(), to: firewall });
+        }
+        (FirewallState::Absent | FirewallState::Altered, false) => {
+            plan.push(Operation::InstallFirewall { firewall });
+        }
+    }
+}
+
+fn forwarding(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let on = observed.sysctls.get(crate::observed::IP_FORWARD).is_some_and(|value| value == "1");
+    let remembered = !observed.ledger.sysctls.is_empty();
+    match (desired.forwards(), on) {
+        (true, false) => {
+            if !remembered {
+                plan.push(Operation::RememberForwarding);
+            }
+            plan.push(Operation::EnableForwarding);
+        }
+        (false, _) if remembered => {
+            plan.push(Operation::RestoreForwarding);
+            plan.push(Operation::ForgetForwarding);
+        }
+        (true, true) | (false, _) => {}
+    }
+}
+
+fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
+    let bridge = &network.bridge;
+    let link = observed.links.get(bridge.as_str());
+    if link.is_none_or(|link| !link.up) {
+        plan.push(Operation::SetUp { link: bridge.clone() });
+    }
+    // Guests whose bridge was gone for a while come back to it.
+    for (name, port) in &observed.links {
+        let on_this_network = matches!(
+            alias(port),
+            Some(Alias::Port { network: on, .. }) if on == network.name
+        );
+        if on_this_network
+            && port.kind == LinkKind::Tun
+            && (link.is_none() || port.master != link.map(|link| link.index))
+            && let Ok(port) = name.parse()
+        {
+            plan.push(Operation::Enslave { port, bridge: bridge.clone() });
+        }
+    }
+}
+
+fn forget_bridges(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for bridge in observed.ledger.bridges.keys() {
+        if !is_desired(bridge.as_str(), desired) {
+            plan.push(Operation::Disclaim { bridge: bridge.clone() });
+        }
+    }
+}

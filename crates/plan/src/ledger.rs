@@ -1,0 +1,34 @@
+//! What netd must remember across a crash, and nothing more: what it made, and what it found
+//! where it changed something. The ledger counts until the host's next boot.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vnet_types::{IfName, MacAddr, NetworkName, Subnet};
+
+/// The record of what is ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// Bridges that we have made, or are about to make.
+    pub bridges: BTreeMap<IfName, BridgeClaim>,
+    /// Sysctls that we have changed, or are about to change, by their path under `/proc/sys`,
+    /// with their values before.
+    pub sysctls: BTreeMap<String, String>,
+    /// Networks that a person started (true) or stopped (false) since the host's boot; for all
+    /// others their definition's `autostart` counts.
+    pub wanted: BTreeMap<NetworkName, bool>,
+}
+
+/// A bridge of ours, known by its MAC address, which the kernel sets in the same step in which it
+/// makes the bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeClaim {
+    /// The network that it realises.
+    pub network: NetworkName,
+    /// Its address.
+    pub mac: MacAddr,
+    /// The subnet whose gateway address we put on it.
+    pub subnet: Subnet,
+}

@@ -1,0 +1,99 @@
+//! What is: a dump of the kernel's state, as far as a plan looks at it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use vnet_types::MacAddr;
+
+use crate::{FirewallState, Ledger};
+
+/// The host's network in one network namespace, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// All links by name. A name that the kernel has is not always one that we would choose,
+    /// hence the plain text.
+    pub links: BTreeMap<String, Link>,
+    /// All addresses of all links.
+    pub addresses: Vec<Address>,
+    /// The IPv4 routes of all tables but `local`.
+    pub routes: Vec<Route>,
+    /// Whether the host has IPv6 at all.
+    pub ipv6: bool,
+    /// The sysctls that a change of `ip_forward` changes with it, and `ip_forward`, by their path
+    /// under `/proc/sys`.
+    pub sysctls: BTreeMap<String, String>,
+    /// The state of our nftables table.
+    pub firewall: FirewallState,
+    /// What we remember to be ours.
+    pub ledger: Ledger,
+}
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// What it is, as far as we care.
+    pub kind: LinkKind,
+    /// Its Ethernet address; none for links that aren't Ethernet.
+    pub mac: Option<MacAddr>,
+    /// Whether it is set up by its administrator.
+    pub up: bool,
+    /// Bytes in its largest packet.
+    pub mtu: u32,
+    /// The index of the bridge, bond or VRF that it belongs to.
+    pub master: Option<u32>,
+    /// What somebody has written on it; ours are read by [`crate::Alias`].
+    pub alias: Option<String>,
+    /// Its own `disable_ipv6`, where the host has IPv6.
+    pub ipv6_disabled: bool,
+}
+
+/// The kinds of link that a plan tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge,
+    /// A tap or tun.
+    Tun,
+    /// Anything else.
+    Other,
+}
+
+/// One address of one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The index of its link.
+    pub link: u32,
+    /// The address with its prefix.
+    pub net: IpNet,
+}
+
+/// One IPv4 route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads; `0.0.0.0/0` for a default route.
+    pub destination: Ipv4Net,
+    /// The index of the link that it leaves by; none for blackholes and the like.
+    pub link: Option<u32>,
+}
+
+impl Observed {
+    /// The name of the link with this index.
+    #[must_use]
+    pub fn link_name(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|(_, link)| link.index == index).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether the link has exactly this address with this prefix.
+    #[must_use]
+    pub fn has_address(&self, link: u32, address: IpAddr, prefix: u8) -> bool {
+        self.addresses.iter().any(|found| {
+            found.link == link && found.net.addr() == address && found.net.prefix_len() == prefix
+        })
+    }
+}
+
+/// The path of the switch for IPv4 forwarding under `/proc/sys`.
+pub const IP_FORWARD: &str = "net/ipv4/ip_forward";

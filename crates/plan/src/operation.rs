@@ -1,0 +1,198 @@
+//! The steps of a plan.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+use vnet_types::{IfName, MacAddr, Subnet};
+
+use crate::{Alias, BridgeClaim, Firewall};
+
+/// One step, small enough that it happens whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Write to the ledger that a bridge is ours, before it is made.
+    Claim {
+        /// Its name.
+        bridge: IfName,
+        /// How to know it again.
+        claim: BridgeClaim,
+    },
+    /// Strike a bridge off the ledger, after it is gone.
+    Disclaim {
+        /// Its name.
+        bridge: IfName,
+    },
+    /// Make a bridge: spanning tree off, forward delay 0.
+    CreateBridge {
+        /// Its name.
+        name: IfName,
+        /// Its address, pinned: it stays whatever ports come and go.
+        mac: MacAddr,
+    },
+    /// Remove a link of ours.
+    DeleteLink {
+        /// Its name.
+        name: IfName,
+    },
+    /// Write on a link what it is for.
+    SetAlias {
+        /// The link.
+        link: IfName,
+        /// What it is for.
+        alias: Alias,
+    },
+    /// Set the size of a link's largest packet.
+    SetMtu {
+        /// The link.
+        link: IfName,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// Make a port a member of a bridge.
+    Enslave {
+        /// The port.
+        port: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// Give a link an address.
+    AddAddress {
+        /// The link.
+        link: IfName,
+        /// The address.
+        address: Ipv4Addr,
+        /// Bits in its prefix.
+        prefix: u8,
+    },
+    /// Take an address of ours from a link.
+    DeleteAddress {
+        /// The link.
+        link: IfName,
+        /// The address.
+        address: Ipv4Addr,
+        /// Bits in its prefix.
+        prefix: u8,
+    },
+    /// Set a link up.
+    SetUp {
+        /// The link.
+        link: IfName,
+    },
+    /// Keep IPv6 off a link of ours that has none, so that it gets no link-local address.
+    DisableIpv6 {
+        /// The link.
+        link: IfName,
+    },
+    /// Write to the ledger what `ip_forward`, and all that changes with it, are set to.
+    RememberForwarding,
+    /// Turn on IPv4 forwarding.
+    EnableForwarding,
+    /// Put back what the ledger remembers of `ip_forward` and all that changes with it.
+    RestoreForwarding,
+    /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
+    ForgetForwarding,
+    /// Make our table, or replace all of it, in one transaction.
+    InstallFirewall {
+        /// What it is to hold.
+        firewall: Firewall,
+    },
+    /// Change the elements of our table, in one transaction.
+    UpdateFirewall {
+        /// What it holds.
+        from: Firewall,
+        /// What it is to hold.
+        to: Firewall,
+    },
+    /// Remove our table.
+    RemoveFirewall,
+}
+
+/// Operations in the order in which they are to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The steps.
+    pub operations: Vec<Operation>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+}
+
+impl Operation {
+    pub(crate) fn add_gateway(link: &IfName, subnet: Subnet) -> Self {
+        Self::AddAddress {
+            link: link.clone(),
+            address: subnet.gateway(),
+            prefix: subnet.prefix_len(),
+        }
+    }
+
+    pub(crate) fn delete_gateway(link: &IfName, subnet: Subnet) -> Self {
+        Self::DeleteAddress {
+            link: link.clone(),
+            address: subnet.gateway(),
+            prefix: subnet.prefix_len(),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim { bridge, claim } => {
+                write!(f, "note that the bridge {bridge} of {} is ours", claim.network)
+            }
+            Self::Disclaim { bridge } => write!(f, "note that the bridge {bridge} is gone"),
+            Self::CreateBridge { name, mac } => {
+                write!(f, "create bridge {name} with address {mac}")
+            }
+            Self::DeleteLink { name } => write!(f, "delete link {name}"),
+            Self::SetAlias { link, alias } => write!(f, "label {link} {alias}"),
+            Self::SetMtu { link, mtu } => write!(f, "set {link} mtu {mtu}"),
+            Self::Enslave { port, bridge } => write!(f, "put port {port} on {bridge}"),
+            Self::AddAddress { link, address, prefix } => {
+                write!(f, "add address {address}/{prefix} to {link}")
+            }
+            Self::DeleteAddress { link, address, prefix } => {
+                write!(f, "delete address {address}/{prefix} from {link}")
+            }
+            Self::SetUp { link } => write!(f, "set {link} up"),
+            Self::DisableIpv6 { link } => write!(f, "keep IPv6 off {link}"),
+            Self::RememberForwarding => f.write_str("note the present settings of IPv4 forwarding"),
+            Self::EnableForwarding => f.write_str("turn on IPv4 forwarding"),
+            Self::RestoreForwarding => f.write_str("put IPv4 forwarding back as it was found"),
+            Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
+            Self::InstallFirewall { firewall } => {
+                write!(f, "install nftables table inet vnet for {firewall}")
+            }
+            Self::UpdateFirewall { to, .. } => {
+                write!(f, "update nftables table inet vnet for {to}")
+            }
+            Self::RemoveFirewall => f.write_str("remove nftables table inet vnet"),
+        }
+    }
+}
+
+impl Serialize for Operation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, operation) in self.operations.iter().enumerate() {
+            writeln!(f, "{:3}. {operation}", number + 1)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! The properties that make the planner safe to rely on, over a model of the kernel: applying a
+//! plan arrives at what is desired; so does a crash after any of its operations followed by a new
+//! plan; a second plan is empty; and what isn't ours is never touched.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use proptest::prelude::*;
+use vnet_plan::{
+    Address, Alias, Conflict, Desired, FirewallState, IP_FORWARD, Link, LinkKind, Observed,
+    Operation, Plan, diff, free_mac,
+};
+use vnet_types::{Dns, MacAddr, Mode, NetworkDefinition, Subnet};
+
+/// A kernel that does what an operation says, and nothing else.
+#[derive(Clone)]
+struct Model {
+    state: Observed,
+    next_index: u32,
+}
+
+impl Model {
+    fn with_uplink() -> Self {
+        let mut state = Observed { ipv6: true, ..Observed::default() };
+        state.links.insert("eth0".into(), link(2, LinkKind::Other, "02:00:00:00:00:01"));
+        state.links.insert("docker0".into(), link(3, LinkKind::Bridge, "02:00:00:00:00:02"));
+        for (index, net) in [(2, "203.0.113.2/24"), (3, "172.17.0.1/16")] {
+            state.addresses.push(Address { link: index, net: net.parse().unwrap() });
+        }
+        state.sysctls.insert(IP_FORWARD.into(), "0".into());
+        Self { state, next_index: 10 }
+    }
+
+    fn link(&mut self, name: &impl ToString) -> &mut Link {
+        self.state
+            .links
+            .get_mut(&name.to_string())
+            .expect("an operation on a link that is not there")
+    }
+
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Claim { bridge, claim } => {
+                self.state.ledger.bridges.insert(bridge.clone(), claim.clone());
+            }
+            Operation::Disclaim { bridge } => {
+                assert!(!self.state.links.contains_key(bridge.as_str()), "{bridge} is still there");
+                self.state.ledger.bridges.remove(bridge.as_str());
+            }
+            Operation::CreateBridge { name, mac } => {
+                let claim = self.state.ledger.bridges.get(name.as_str());
+                assert_eq!(claim.map(|claim| claim.mac), Some(*mac), "made before it was claimed");
+                self.next_index += 1;
+                let new =
+                    Link { up: false, ..link(self.next_index, LinkKind::Bridge, &mac.to_string()) };
+                assert!(self.state.links.insert(name.to_string(), new).is_none());
+            }
+            Operation::DeleteLink { name } => {
+                let gone = self.state.links.remove(name.as_str()).expect("deleted twice");
+                self.state.addresses.retain(|address| address.link != gone.index);
+                for port in self.state.links.values_mut() {
+                    port.master = port.master.filter(|master| *master != gone.index);
+                }
+            }
+            Operation::SetAlias { link, alias } => self.link(link).alias = Some(alias.to_string()),
+            Operation::SetMtu { link, mtu } => self.link(link).mtu = *mtu,
+            Operation::Enslave { port, bridge } => {
+                let index = self.link(bridge).index;
+                self.link(port).master = Some(index);
+            }
+            Operation::AddAddress { link, address, prefix } => {
+                let net = IpNet::V4(Ipv4Net::new(*address, *prefix).unwrap());
+                let link = self.link(link).index;
+                self.state.addresses.push(Address { link, net });
+            }
+            Operation::DeleteAddress { link, address, prefix } => {
+                let index = self.link(link).index;
+                self.state.addresses.retain(|found| {
+                    found.link != index
+                        || found.net.addr() != IpAddr::V4(*address)
+                        || found.net.prefix_len() != *prefix
+                });
+            }
+            Operation::SetUp { link } => self.link(link).up = true,
+            Operation::DisableIpv6 { link } => self.link(link).ipv6_disabled = true,
+            Operation::RememberForwarding => self.state.ledger.sysctls = self.state.sysctls.clone(),
+            Operation::EnableForwarding => {
+                assert!(!self.state.ledger.sysctls.is_empty(), "changed before it was remembered");
+                self.state.sysctls.insert(IP_FORWARD.into(), "1".into());
+            }
+            Operation::RestoreForwarding => self.state.sysctls = self.state.ledger.sysctls.clone(),
+            Operation::ForgetForwarding => self.state.ledger.sysctls.clear(),
+            Operation::InstallFirewall { firewall } => {
+                self.state.firewall = FirewallState::Holds(firewall.clone());
+            }
+            Operation::UpdateFirewall { from, to } => {
+                assert_eq!(self.state.firewall, FirewallState::Holds(from.clone()));
+                self.state.firewall = FirewallState::Holds(to.clone());
+            }
+            Operation::RemoveFirewall => self.state.firewall = FirewallState::Absent,
+        }
+    }
+
+    /// netd has died: what it knew of the table died with it.
+    fn crash(&mut self) {
+        if matches!(self.state.firewall, FirewallState::Holds(_)) {
+            self.state.firewall = FirewallState::Altered;
+        }
+    }
+
+    fn run(&mut self, plan: &Plan) {
+        plan.operations.iter().for_each(|operation| self.apply(operation));
+    }
+
+    fn foreign(&self) -> (BTreeMap<String, Link>, Vec<Address>) {
+        let links: BTreeMap<_, _> = self
+            .state
+            .links
+            .iter()
+            .filter(|(_, link)| link.index < 10)
+            .map(|(name, link)| (name.clone(), link.clone()))
+            .collect();
+        let addresses = self.state.addresses.iter().filter(|a| a.link < 10).cloned().collect();
+        (links, addresses)
+    }
+}
+
+fn link(index: u32, kind: LinkKind, mac: &str) -> Link {
+    Link {
+        index,
+        kind,
+        mac: Some(mac.parse().unwrap()),
+        up: true,
+        mtu: 1500,
+        master: None,
+        alias: None,
+        ipv6_disabled: false,
+    }
+}
+
+fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> NetworkDefinition {
+    let subnet: Subnet = format!("192.168.{third}.0/24").parse().unwrap();
+    NetworkDefinition {
+        name: name.parse().unwrap(),
+        mode,
+        bridge: bridge.parse().unwrap(),
+        subnet,
+        domain: format!("{name}.vnet").parse().unwrap(),
+        uplink: None,
+        mtu,
+        autostart: true,
+        dhcp: None,
+        dns: Dns::default(),
+    }
+}
+
+fn desired(networks: Vec<NetworkDefinition>, observed: &Observed) -> Desired {
+    let with_mac = |network: NetworkDefinition| {
+        let mac: MacAddr = free_mac(&network, observed);
+        (network.name.clone(), (network, mac))
+    };
+    Desired { networks: networks.into_iter().map(with_mac).collect() }
+}
+
+fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
+    let mode = prop_oneof![Just(Mode::Nat), Just(Mode::Hostonly), Just(Mode::Routed)];
+    // Names and bridges are shuffled against each other, so that bridges change hands.
+    let one = (0..4usize, mode, 0..6u8, prop_oneof![Just(1500u32), Just(9000)]);
+    (prop::collection::vec(one, 0..4), 0..4usize).prop_map(|(all, shift)| {
+        let mut by_name = BTreeMap::new();
+        for (number, mode, third, mtu) in all {
+            let bridge = format!("virbr{}", (number + shift) % 4);
+            by_name
+                .insert(number, network(&format!("net{number}"), &bridge, mode, 122 + third, mtu));
+        }
+        by_name.into_values().collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_arrives_and_the_next_one_is_empty(steps in prop::collection::vec(networks(), 1..4)) {
+        let mut kernel = Model::with_uplink();
+        let foreign = kernel.foreign();
+        for networks in steps {
+            let desired = desired(networks, &kernel.state);
+            let plan = diff(&desired, &kernel.state).unwrap();
+            kernel.run(&plan);
+            prop_assert_eq!(diff(&desired, &kernel.state).unwrap(), Plan::default());
+            prop_assert_eq!(kernel.foreign(), foreign.clone());
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_operation_changes_nothing_in_the_end(before in networks(), after in networks()) {
+        let mut kernel = Model::with_uplink();
+        let untouched = kernel.clone();
+        kernel.run(&diff(&desired(before, &kernel.state), &kernel.state).unwrap());
+        let goal = desired(after, &kernel.state);
+        let plan = diff(&goal, &kernel.state).unwrap();
+        for survived in 0..=plan.operations.len() {
+            let mut kernel = kernel.clone();
+            plan.operations[..survived].iter().for_each(|operation| kernel.apply(operation));
+            kernel.crash();
+            let repair = diff(&goal, &kernel.state).unwrap();
+            kernel.run(&repair);
+            prop_assert_eq!(diff(&goal, &kernel.state).unwrap(), Plan::default());
+            // And all of it can be taken down to what was there before.
+            let nothing = diff(&Desired::default(), &kernel.state).unwrap();
+            kernel.run(&nothing);
+            prop_assert_eq!(&kernel.state, &untouched.state);
+        }
+    }
+}
+
+#[test]
+fn a_network_that_is_up_and_right_needs_nothing() {
+    let mut kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    assert!(diff(&goal, &kernel.state).unwrap().is_empty());
+}
+
+#[test]
+fn the_first_network_in_words() {
+    let kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    let plan = diff(&goal, &kernel.state).unwrap().to_string();
+    let expected = "  1. note that the bridge virbr0 of default is ours
+  2. create bridge virbr0 with address MAC
+  3. label virbr0 vnet:default
+  4. set virbr0 mtu 1500
+  5. keep IPv6 off virbr0
+  6. add address 192.168.122.1/24 to virbr0
+  7. install nftables table inet vnet for virbr0 (nat 192.168.122.0/24)
+  8. note the present settings of IPv4 forwarding
+  9. turn on IPv4 forwarding
+ 10. set virbr0 up
+";
+    let mac = goal.networks.values().next().unwrap().1;
+    assert_eq!(plan, expected.replace("MAC", &mac.to_string()));
+}
+
+#[test]
+fn a_foreign_link_with_our_name_is_left_alone() {
+    let kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "docker0", Mode::Nat, 122, 1500)], &kernel.state);
+    let error = diff(&goal, &kernel.state).unwrap_err();
+    assert!(matches!(error, Conflict::ForeignLink { .. }));
+}
+
+#[test]
+fn two_networks_on_one_bridge_are_refused() {
+    let kernel = Model::with_uplink();
+    let both = vec![
+        network("a", "virbr0", Mode::Nat, 122, 1500),
+        network("b", "virbr0", Mode::Nat, 123, 1500),
+    ];
+    let error = diff(&desired(both, &kernel.state), &kernel.state).unwrap_err();
+    assert!(matches!(error, Conflict::SharedBridge { .. }));
+}
+
+#[test]
+fn forwarding_that_was_on_before_stays_on_after() {
+    let mut kernel = Model::with_uplink();
+    kernel.state.sysctls.insert(IP_FORWARD.into(), "1".into());
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    kernel.run(&diff(&Desired::default(), &kernel.state).unwrap());
+    assert_eq!(kernel.state.sysctls[IP_FORWARD], "1");
+}
+
+#[test]
+fn a_hostonly_network_turns_no_forwarding_on() {
+    let kernel = Model::with_uplink();
+    let goal = desired(vec![network("lab", "virbr0", Mode::Hostonly, 122, 1500)], &kernel.state);
+    let plan = diff(&goal, &kernel.state).unwrap();
+    assert!(!plan.operations.contains(&Operation::EnableForwarding));
+}
+
+#[test]
+fn ports_return_to_a_bridge_that_was_lost() {
+    let mut kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    let alias =
+        Alias::Port { network: "default".parse().unwrap(), domain: "web".parse().unwrap(), nic: 0 };
+    let tap =
+        Link { alias: Some(alias.to_string()), ..link(9, LinkKind::Tun, "52:54:00:00:00:09") };
+    kernel.state.links.insert("vtap0".into(), tap);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    assert_eq!(kernel.state.links["vtap0"].master, Some(kernel.state.links["virbr0"].index));
+}
+
+#[test]
+fn a_bridge_is_known_by_its_label_when_the_ledger_is_lost() {
+    let mut kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    kernel.state.ledger.bridges.clear();
+    kernel.run(&diff(&Desired::default(), &kernel.state).unwrap());
+    assert!(!kernel.state.links.contains_key("virbr0"));
+}
