@@ -1,1 +1,91 @@
-//! Observes and changes the kernel: rtnetlink, nft, sysctl.
+//! The thin layer between plans and the kernel: it observes, and does what an operation says.
+//! Nothing is decided here.
+//!
+//! | module | speaks to the kernel through |
+//! |---|---|
+//! | `netlink` | rtnetlink: links, addresses, routes |
+//! | `nft` | the program nft, one transaction a run |
+//! | `generation` | nfnetlink: has anybody changed a rule since? |
+//! | `sysctl` | `/proc/sys` |
+//! | `ledger` | a file: what is ours |
+//!
+//! A [`Kernel`] belongs to the network namespace in which it was opened.
+
+mod execute;
+mod generation;
+mod ledger;
+mod netlink;
+mod nft;
+mod observe;
+mod sysctl;
+
+use std::path::PathBuf;
+
+use vnet_plan::{Firewall, Ledger};
+
+pub use execute::ExecuteError;
+pub use ledger::LedgerError;
+pub use netlink::NetlinkError;
+pub use nft::NftError;
+pub use observe::{ObserveError, Routes};
+
+/// The kernel's side of the loop: observe, execute, observe again.
+#[derive(Debug)]
+pub struct Kernel {
+    netlink: netlink::Netlink,
+    nft: nft::Nft,
+    ledger: ledger::LedgerFile,
+    table: Option<TableMemory>,
+}
+
+/// How we left our table.
+#[derive(Debug)]
+struct TableMemory {
+    /// What it holds.
+    firewall: Firewall,
+    /// The number of the last change, of any table, after which it was so.
+    generation: u32,
+    /// How nft prints it then; not known before it was first asked.
+    listing: Option<serde_json::Value>,
+}
+
+/// Why the kernel cannot be spoken to at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket")]
+    Netlink(#[source] std::io::Error),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Kernel {
+    /// Opens the kernel of this thread's network namespace, with the ledger in the file
+    /// `ledger`, which need not exist yet. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// No netlink, or a ledger that is there and cannot be read.
+    pub fn open(ledger: PathBuf) -> Result<Self, OpenError> {
+        Ok(Self {
+            netlink: netlink::Netlink::open().map_err(OpenError::Netlink)?,
+            nft: nft::Nft::new(),
+            ledger: ledger::LedgerFile::open(ledger)?,
+            table: None,
+        })
+    }
+
+    /// What we remember to be ours.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        self.ledger.get()
+    }
+
+    /// Changes the ledger, on disk before in memory.
+    ///
+    /// # Errors
+    /// The file cannot be written; the ledger is as it was.
+    pub fn change_ledger(&mut self, change: impl FnOnce(&mut Ledger)) -> Result<(), LedgerError> {
+        self.ledger.change(change)
+    }
+}

@@ -1,0 +1,133 @@
+//! From an operation to the kernel.
+
+use std::io;
+
+use vnet_plan::{Firewall, IP_FORWARD, Ledger, Operation, Transaction};
+
+use crate::ledger::LedgerError;
+use crate::netlink::NetlinkError;
+use crate::nft::NftError;
+use crate::observe::ObserveError;
+use crate::{Kernel, generation, sysctl};
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}")]
+pub struct ExecuteError {
+    /// The operation in words.
+    operation: String,
+    /// What the kernel said.
+    #[source]
+    source: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error("cannot access {path}")]
+    Sysctl {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ExecuteError {
+    /// Whether the cause is that a privilege is missing.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match &self.source {
+            Cause::Netlink(NetlinkError::Refused(error)) | Cause::Sysctl { source: error, .. } => {
+                error.kind() == io::ErrorKind::PermissionDenied
+            }
+            Cause::Nft(NftError::Refused(reason)) => reason.contains("not permitted"),
+            _ => false,
+        }
+    }
+}
+
+impl Kernel {
+    /// Does what `operation` says.
+    ///
+    /// # Errors
+    /// It did not happen.
+    pub async fn execute(&mut self, operation: &Operation) -> Result<(), ExecuteError> {
+        tracing::debug!("{operation}");
+        self.perform(operation)
+            .await
+            .map_err(|source| ExecuteError { operation: operation.to_string(), source })
+    }
+
+    async fn perform(&mut self, operation: &Operation) -> Result<(), Cause> {
+        let netlink = &self.netlink;
+        match operation {
+            Operation::Claim { bridge, claim } => {
+                self.ledger.change(|ledger| {
+                    ledger.bridges.insert(bridge.clone(), claim.clone());
+                })?;
+            }
+            Operation::Disclaim { bridge } => self.ledger.change(|ledger| {
+                ledger.bridges.remove(bridge);
+            })?,
+            Operation::CreateBridge { name, mac } => netlink.create_bridge(name, *mac).await?,
+            Operation::DeleteLink { name } => netlink.delete_link(name).await?,
+            Operation::SetAlias { link, alias } => {
+                netlink.set_alias(link, &alias.to_string()).await?;
+            }
+            Operation::SetMtu { link, mtu } => netlink.set_mtu(link, *mtu).await?,
+            Operation::Enslave { port, bridge } => netlink.enslave(port, bridge).await?,
+            Operation::AddAddress { link, address, prefix } => {
+                netlink.add_address(link, *address, *prefix).await?;
+            }
+            Operation::DeleteAddress { link, address, prefix } => {
+                netlink.delete_address(link, *address, *prefix).await?;
+            }
+            Operation::SetUp { link } => netlink.set_up(link).await?,
+            Operation::DisableIpv6 { link } => {
+                write_sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
+            }
+            Operation::RememberForwarding => {
+                let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
+                let values = sysctl::forwarding(ours).map_err(sysctl_error("net/ipv4/conf"))?;
+                self.ledger.change(|ledger| ledger.sysctls = values)?;
+            }
+            Operation::EnableForwarding => write_sysctl(IP_FORWARD, "1")?,
+            Operation::RestoreForwarding => {
+                let Ledger { sysctls, .. } = self.ledger.get();
+                sysctl::restore(sysctls).map_err(sysctl_error(IP_FORWARD))?;
+            }
+            Operation::ForgetForwarding => self.ledger.change(|ledger| ledger.sysctls.clear())?,
+            Operation::InstallFirewall { firewall } => {
+                self.transact(&firewall.install(), firewall).await?;
+            }
+            Operation::UpdateFirewall { from, to } => self.transact(&from.update(to), to).await?,
+            Operation::RemoveFirewall => {
+                self.nft.run(&Firewall::remove()).await?;
+                self.table = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn transact(&mut self, transaction: &Transaction, goal: &Firewall) -> Result<(), Cause> {
+        let before = generation::current().map_err(ObserveError::Generation)?;
+        self.nft.run(transaction).await?;
+        Ok(self.remember_table(goal.clone(), before).await?)
+    }
+}
+
+fn write_sysctl(key: &str, value: &str) -> Result<(), Cause> {
+    sysctl::write(key, value).map_err(sysctl_error(key))
+}
+
+fn sysctl_error(key: &str) -> impl FnOnce(io::Error) -> Cause {
+    let path = format!("/proc/sys/{key}");
+    move |source| Cause::Sysctl { path, source }
+}

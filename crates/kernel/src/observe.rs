@@ -1,0 +1,178 @@
+//! From the kernel to an [`Observed`].
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde_json::Value;
+use vnet_plan::{Firewall, FirewallState, IP_FORWARD, Observed};
+
+use crate::netlink::NetlinkError;
+use crate::nft::NftError;
+use crate::{Kernel, TableMemory, generation, sysctl};
+
+/// Why the state cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// Links, addresses or routes.
+    #[error("cannot read the host's links, addresses and routes")]
+    Netlink(#[from] NetlinkError),
+    /// The firewall.
+    #[error("cannot read the nftables table inet vnet")]
+    Nft(#[from] NftError),
+    /// The number of the last change of the firewall.
+    #[error("cannot ask nf_tables for its state: is the module nf_tables loaded?")]
+    Generation(#[source] io::Error),
+    /// A sysctl.
+    #[error("cannot read the sysctl {IP_FORWARD}")]
+    Sysctl(#[source] io::Error),
+}
+
+/// Whether the routes are wanted: only choices of subnets look at them, and there can be many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routes {
+    /// All of them.
+    Read,
+    /// None.
+    Skip,
+}
+
+impl Kernel {
+    /// The present state.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or nft is missing.
+    pub async fn observe(&mut self, routes: Routes) -> Result<Observed, ObserveError> {
+        let ledger = self.ledger.get().clone();
+        // Dumps on one socket go one after the other: the kernel answers EBUSY otherwise.
+        let mut links = self.netlink.links().await?;
+        let addresses = self.netlink.addresses().await?;
+        let routes = match routes {
+            Routes::Read => self.netlink.routes().await?,
+            Routes::Skip => Vec::new(),
+        };
+        let ipv6 = sysctl::has_ipv6();
+        for bridge in ledger.bridges.keys() {
+            if let Some(link) = links.get_mut(bridge.as_str()) {
+                let key = format!("net/ipv6/conf/{bridge}/disable_ipv6");
+                link.ipv6_disabled = sysctl::read(&key).is_ok_and(|value| value == "1");
+            }
+        }
+        let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
+        let sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), forward)]);
+        let firewall = self.firewall_state().await?;
+        Ok(Observed { links, addresses, routes, ipv6, sysctls, firewall, ledger })
+    }
+
+    async fn firewall_state(&mut self) -> Result<FirewallState, ObserveError> {
+        let generation = generation::current().map_err(ObserveError::Generation)?;
+        if let Some(memory) = &self.table
+            && memory.generation == generation
+        {
+            return Ok(FirewallState::Holds(memory.firewall.clone()));
+        }
+        let Some(listing) = self.list_table().await? else {
+            self.table = None;
+            return Ok(FirewallState::Absent);
+        };
+        match &mut self.table {
+            Some(memory) if memory.listing.as_ref() == Some(&listing) => {
+                memory.generation = generation;
+                Ok(FirewallState::Holds(memory.firewall.clone()))
+            }
+            _ => {
+                self.table = None;
+                Ok(FirewallState::Altered)
+            }
+        }
+    }
+
+    /// Notes that our table holds `firewall` since now. `before` is the number of the last change
+    /// before the transaction.
+    pub(crate) async fn remember_table(
+        &mut self,
+        firewall: Firewall,
+        before: u32,
+    ) -> Result<(), ObserveError> {
+        let generation = generation::current().map_err(ObserveError::Generation)?;
+        let mut memory = TableMemory { firewall, generation, listing: None };
+        if generation != before.wrapping_add(1) {
+            // Somebody else has changed something meanwhile; what is there now is the reference.
+            memory.listing = self.list_table().await?;
+        }
+        self.table = Some(memory);
+        Ok(())
+    }
+
+    /// Reads how nft prints our table, for later comparison, if that has not been done since the
+    /// last change. To be called when there is time.
+    ///
+    /// # Errors
+    /// nft fails.
+    pub async fn settle(&mut self) -> Result<(), ObserveError> {
+        if self.table.as_ref().is_none_or(|memory| memory.listing.is_some()) {
+            return Ok(());
+        }
+        let listing = self.list_table().await?;
+        let generation = generation::current().map_err(ObserveError::Generation)?;
+        if let Some(memory) = &mut self.table
+            && memory.generation == generation
+        {
+            memory.listing = listing;
+        }
+        Ok(())
+    }
+
+    async fn list_table(&mut self) -> Result<Option<Value>, ObserveError> {
+        match self.nft.run(&Firewall::list()).await {
+            Ok(text) => {
+                let listing = serde_json::from_str(&text).map_err(NftError::Output)?;
+                Ok(Some(normalised(listing)))
+            }
+            Err(NftError::Refused(reason)) if reason.contains("No such file or directory") => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The listing without what differs between two tables that do the same: handles, and the order
+/// in which the kernel happens to print elements.
+fn normalised(mut listing: Value) -> Value {
+    match &mut listing {
+        Value::Object(fields) => {
+            fields.remove("handle");
+            for (name, value) in fields.iter_mut() {
+                let inner = normalised(value.take());
+                *value = match inner {
+                    Value::Array(mut elements) if name == "elem" => {
+                        elements.sort_by_key(Value::to_string);
+                        Value::Array(elements)
+                    }
+                    other => other,
+                };
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                *value = normalised(value.take());
+            }
+        }
+        _ => {}
+    }
+    listing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_of_equal_tables_are_equal() {
+        let one = serde_json::json!({"nftables": [{"set": {"handle": 1, "elem": ["b", "a"]}}]});
+        let two = serde_json::json!({"nftables": [{"set": {"handle": 9, "elem": ["a", "b"]}}]});
+        let other = serde_json::json!({"nftables": [{"set": {"handle": 9, "elem": ["a"]}}]});
+        assert_eq!(normalised(one.clone()), normalised(two));
+        assert_ne!(normalised(one), normalised(other));
+    }
+}
