@@ -11,8 +11,16 @@
 // Tests fail by panicking; a helper that panics with the reason is what they want.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod daemon;
+mod dump;
+mod lan;
 mod netns;
 mod process;
+mod reach;
 
+pub use daemon::{Netd, vnet};
+pub use dump::HostState;
+pub use lan::{Guest, Lan};
 pub use netns::Netns;
 pub use process::{binary, output_within, wait_within};
+pub use reach::{http_seen_as, tcp_seen_as, udp_seen_as};

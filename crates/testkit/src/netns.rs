@@ -128,14 +128,19 @@ impl Netns {
     ///
     /// # Panics
     /// It does not.
+    #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> String {
-        self.try_run(argv).unwrap_or_else(|error| panic!("{error:#}"))
+        match self.try_run(argv) {
+            Ok(output) => output,
+            Err(error) => panic!("{error:#}"),
+        }
     }
 
     /// Runs `ip` with the words of `line`, as in `ns.ip("link set eth0 up")`.
     ///
     /// # Panics
     /// It fails.
+    #[track_caller]
     pub fn ip(&self, line: &str) -> String {
         self.run(["ip"].into_iter().chain(line.split_whitespace()))
     }
@@ -144,6 +149,7 @@ impl Netns {
     ///
     /// # Panics
     /// nft refuses it.
+    #[track_caller]
     pub fn nft(&self, script: &str) {
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
         fs::write(file.path(), script).expect("a temporary file can be written");
@@ -169,6 +175,7 @@ impl Netns {
     ///
     /// # Panics
     /// A name is taken.
+    #[track_caller]
     pub fn veth(a: &Self, a_name: &str, b: &Self, b_name: &str) {
         let far = b.path();
         a.ip(&format!(
@@ -185,23 +192,35 @@ impl Netns {
     ///
     /// # Panics
     /// The name is taken.
+    #[track_caller]
     pub fn bridge(&self, name: &str) {
         self.ip(&format!("link add {name} type bridge stp_state 0 forward_delay 0"));
         self.up(name);
     }
 
-    /// Makes the interface `port` a port of the bridge `bridge`.
+    /// Makes the interface `port` a port of the bridge `bridge`, and waits until the bridge runs
+    /// where both of them are up.
     ///
     /// # Panics
-    /// One of them does not exist.
+    /// One of them does not exist, or the bridge does not come up within ten seconds.
+    #[track_caller]
     pub fn enslave(&self, port: &str, bridge: &str) {
         self.ip(&format!("link set dev {port} master {bridge}"));
+        let link = |name: &str| self.json(&format!("link show dev {name}"))[0].take();
+        let has = |name: &str, flag: &str| {
+            link(name)["flags"].as_array().into_iter().flatten().any(|has| has == flag)
+        };
+        if has(port, "LOWER_UP") && has(bridge, "UP") {
+            let up = || link(bridge)["operstate"] == "UP";
+            self.wait_for(&format!("running {bridge}"), LINK_PATIENCE, up);
+        }
     }
 
     /// Sets an interface up.
     ///
     /// # Panics
     /// It does not exist.
+    #[track_caller]
     pub fn up(&self, ifname: &str) {
         self.ip(&format!("link set dev {ifname} up"));
     }
@@ -210,6 +229,7 @@ impl Netns {
     ///
     /// # Panics
     /// The interface does not exist, or has it already.
+    #[track_caller]
     pub fn address(&self, ifname: &str, cidr: &str) {
         let broadcast = if cidr.contains(':') { "" } else { "brd +" };
         self.ip(&format!("addr add {cidr} {broadcast} dev {ifname}"));
@@ -219,6 +239,7 @@ impl Netns {
     ///
     /// # Panics
     /// The gateway is not on a link, or the route is there.
+    #[track_caller]
     pub fn route(&self, destination: &str, via: &str) {
         let family = if via.contains(':') { "-6" } else { "-4" };
         self.ip(&format!("{family} route add {destination} via {via}"));
@@ -229,6 +250,7 @@ impl Netns {
     /// # Panics
     /// There is no such interface.
     #[must_use]
+    #[track_caller]
     pub fn mac(&self, ifname: &str) -> vnet_types::MacAddr {
         let links = self.json(&format!("link show dev {ifname}"));
         let text = links[0]["address"].as_str().expect("an Ethernet interface has an address");
@@ -240,6 +262,7 @@ impl Netns {
     /// # Panics
     /// `ip` fails.
     #[must_use]
+    #[track_caller]
     pub fn json(&self, line: &str) -> serde_json::Value {
         let text = self.ip(&format!("-j -d {line}"));
         // With nothing to list, some versions print nothing at all.
@@ -254,20 +277,26 @@ impl Netns {
     /// # Panics
     /// There is none of that name.
     #[must_use]
+    #[track_caller]
     pub fn sysctl(&self, key: &str) -> String {
         let path = sysctl_path(key);
         let value = self.enter(|| fs::read_to_string(&path));
-        value.unwrap_or_else(|error| panic!("cannot read {key}: {error}")).trim().to_owned()
+        match value {
+            Ok(value) => value.trim().to_owned(),
+            Err(error) => panic!("cannot read {key}: {error}"),
+        }
     }
 
     /// Changes a setting.
     ///
     /// # Panics
     /// There is none of that name, or the value is not allowed.
+    #[track_caller]
     pub fn set_sysctl(&self, key: &str, value: &str) {
         let path = sysctl_path(key);
-        self.enter(|| fs::write(&path, value))
-            .unwrap_or_else(|error| panic!("cannot set {key} to {value}: {error}"));
+        if let Err(error) = self.enter(|| fs::write(&path, value)) {
+            panic!("cannot set {key} to {value}: {error}");
+        }
     }
 
     /// Waits until `done` says so. It is asked at once, and again after every change of links,
@@ -275,6 +304,7 @@ impl Netns {
     ///
     /// # Panics
     /// `patience` is over; the message has `what`, and the interfaces as they are.
+    #[track_caller]
     pub fn wait_for(&self, what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + patience;
         let events = self.enter(subscribe).expect("a netlink socket can be opened");
@@ -290,6 +320,7 @@ impl Netns {
     ///
     /// # Panics
     /// That takes more than ten seconds.
+    #[track_caller]
     pub fn settle(&self, ifname: &str) {
         let ipv6 = self.sysctl(&format!("net/ipv6/conf/{ifname}/disable_ipv6")) == "0";
         self.wait_for(&format!("running {ifname}"), LINK_PATIENCE, || {

@@ -111,7 +111,6 @@ pub(crate) fn poll_readable(fd: &impl AsFd, deadline: Instant) -> io::Result<boo
 /// What makes a child die with the thread that started it: a test that is killed leaves nothing.
 ///
 /// The kernel ties this to the *thread*: start such children from the test's own thread.
-#[expect(dead_code, reason = "used by the daemons")]
 pub(crate) fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     let set = || {
@@ -120,4 +119,20 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec, only the system call prctl is made; nothing is allocated and
     // no lock is taken.
     unsafe { command.pre_exec(set) };
+}
+
+/// Reads one line, without its end, before `deadline`. Nothing after it is taken.
+pub(crate) fn read_line_within<R: Read + AsFd>(from: &mut R, deadline: Instant) -> Result<String> {
+    let mut line = Vec::new();
+    loop {
+        if !poll_readable(from, deadline)? {
+            bail!("no line in time, only {:?}", String::from_utf8_lossy(&line));
+        }
+        let mut byte = [0];
+        match from.read(&mut byte)? {
+            0 => bail!("no line, only {:?}", String::from_utf8_lossy(&line)),
+            _ if byte == *b"\n" => return Ok(String::from_utf8(line)?),
+            _ => line.push(byte[0]),
+        }
+    }
 }
