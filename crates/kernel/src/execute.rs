@@ -109,8 +109,7 @@ impl Kernel {
             }
             Operation::UpdateFirewall { from, to } => self.transact(&from.update(to), to).await?,
             Operation::RemoveFirewall => {
-                self.nft.run(&Firewall::remove()).await?;
-                self.table = None;
+                self.transact(&Firewall::remove(), &Firewall::default()).await?;
             }
         }
         Ok(())

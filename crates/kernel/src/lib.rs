@@ -41,7 +41,7 @@ pub struct Kernel {
 /// How we left our table.
 #[derive(Debug)]
 struct TableMemory {
-    /// What it holds.
+    /// What it holds; empty where there is none.
     firewall: Firewall,
     /// The number of the last change, of any table, after which it was so.
     generation: u32,

@@ -68,16 +68,17 @@ impl Kernel {
         if let Some(memory) = &self.table
             && memory.generation == generation
         {
-            return Ok(FirewallState::Holds(memory.firewall.clone()));
+            return Ok(memory.state());
         }
         let Some(listing) = self.list_table().await? else {
-            self.table = None;
+            let firewall = Firewall::default();
+            self.table = Some(TableMemory { firewall, generation, listing: None });
             return Ok(FirewallState::Absent);
         };
         match &mut self.table {
             Some(memory) if memory.listing.as_ref() == Some(&listing) => {
                 memory.generation = generation;
-                Ok(FirewallState::Holds(memory.firewall.clone()))
+                Ok(memory.state())
             }
             _ => {
                 self.table = None;
@@ -109,7 +110,9 @@ impl Kernel {
     /// # Errors
     /// nft fails.
     pub async fn settle(&mut self) -> Result<(), ObserveError> {
-        if self.table.as_ref().is_none_or(|memory| memory.listing.is_some()) {
+        let unknown =
+            |memory: &TableMemory| memory.listing.is_none() && !memory.firewall.is_empty();
+        if !self.table.as_ref().is_some_and(unknown) {
             return Ok(());
         }
         let listing = self.list_table().await?;
@@ -132,6 +135,16 @@ impl Kernel {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl TableMemory {
+    fn state(&self) -> FirewallState {
+        if self.firewall.is_empty() {
+            FirewallState::Absent
+        } else {
+            FirewallState::Holds(self.firewall.clone())
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use vnet_types::{DomainName, NetworkName};
+use vnet_types::{DomainName, MacAddr, NetworkName};
 
 /// The pattern from which the kernel makes the names of our taps.
 pub const BRIDGE_PORT_PATTERN: &str = "vtap%d";
 
-/// What a link of ours is for. Printed as `vnet:default` or `vnet:default:web:0`.
+/// What a link of ours is for. Printed as `vnet:default` or
+/// `vnet:default:web:0:52-54-00-12-34-56`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alias {
     /// The bridge of a network.
@@ -22,6 +23,8 @@ pub enum Alias {
         domain: DomainName,
         /// Which of the domain's network cards it is.
         nic: u8,
+        /// The address that the guest uses on it.
+        mac: MacAddr,
     },
 }
 
@@ -47,10 +50,11 @@ impl FromStr for Alias {
         let Some(domain) = parts.next() else { return Ok(Self::Bridge(network)) };
         let domain = domain.parse().map_err(|_| ())?;
         let nic = parts.next().and_then(|nic| nic.parse().ok()).ok_or(())?;
+        let mac = parts.next().and_then(|mac| mac.parse().ok()).ok_or(())?;
         if parts.next().is_some() {
             return Err(());
         }
-        Ok(Self::Port { network, domain, nic })
+        Ok(Self::Port { network, domain, nic, mac })
     }
 }
 
@@ -58,7 +62,10 @@ impl fmt::Display for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bridge(network) => write!(f, "vnet:{network}"),
-            Self::Port { network, domain, nic } => write!(f, "vnet:{network}:{domain}:{nic}"),
+            Self::Port { network, domain, nic, mac } => {
+                let mac = mac.to_string().replace(':', "-");
+                write!(f, "vnet:{network}:{domain}:{nic}:{mac}")
+            }
         }
     }
 }
@@ -69,14 +76,16 @@ mod tests {
 
     #[test]
     fn text_and_back() {
-        for text in ["vnet:default", "vnet:lab_2:web:3"] {
+        for text in ["vnet:default", "vnet:lab_2:web:3:52-54-00-00-00-01"] {
             assert_eq!(text.parse::<Alias>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn foreign_aliases_are_not_ours() {
-        for text in ["", "uplink", "vnet", "vnet:", "vnet:a:b", "vnet:a:b:x", "vnet:a:b:1:c"] {
+        for text in
+            ["", "uplink", "vnet", "vnet:", "vnet:a:b", "vnet:a:b:x", "vnet:a:b:1", "vnet:a:b:1:c"]
+        {
             assert!(text.parse::<Alias>().is_err(), "{text}");
         }
     }

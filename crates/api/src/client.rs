@@ -1,0 +1,230 @@
+//! A client of the HTTP API.
+
+use std::io;
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use vnet_types::NetworkName;
+
+use crate::model::{Changed, CreateNetwork, ErrorBody, Lease, Network, Status};
+
+/// Bytes in the largest answer that is read.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Why a request was not answered as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "netd cannot be reached at {path}: start it with `systemctl start vnet-netd`, or by hand \
+         with `netd --root DIR`"
+    )]
+    Unreachable {
+        /// The socket.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody listens, but not to this user.
+    #[error("netd's socket {path} is not for this user: run as root, or join the group vnet")]
+    Permission {
+        /// The socket.
+        path: String,
+    },
+    /// netd said no, and why.
+    #[error(transparent)]
+    Refused(#[from] ErrorBody),
+    /// The conversation failed.
+    #[error("netd's answer at {path} cannot be understood: {reason}")]
+    Broken {
+        /// The socket.
+        path: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Whether a request is to be done or only to be planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// Do it.
+    Real,
+    /// Say what would be done.
+    Dry,
+}
+
+/// Whether guests that are on a network keep it from being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guests {
+    /// They do.
+    Respect,
+    /// They lose their link.
+    CutOff,
+}
+
+/// A client of the netd that listens on one socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The client of the netd that listens at `socket`. Nothing is sent yet.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// netd itself.
+    ///
+    /// # Errors
+    /// netd cannot be reached, or breaks the protocol.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(Method::GET, "/v1/status", &()).await
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// netd cannot be reached, or breaks the protocol.
+    pub async fn networks(&self) -> Result<Vec<Network>, ClientError> {
+        self.call(Method::GET, "/v1/networks", &()).await
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// It is not there, or netd cannot be reached.
+    pub async fn network(&self, name: &NetworkName) -> Result<Network, ClientError> {
+        self.call(Method::GET, &format!("/v1/networks/{name}"), &()).await
+    }
+
+    /// Defines a network and starts it.
+    ///
+    /// # Errors
+    /// The request clashes with something, or the host refuses: nothing has changed then.
+    pub async fn create(&self, network: &CreateNetwork, run: Run) -> Result<Changed, ClientError> {
+        self.call(Method::POST, &format!("/v1/networks?{}", query(run)), network).await
+    }
+
+    /// Stops a network and removes its definition and its leases.
+    ///
+    /// # Errors
+    /// It is not there, or guests are on it.
+    pub async fn delete(
+        &self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{name}?{}{}", query(run), force(guests));
+        self.call(Method::DELETE, &path, &()).await
+    }
+
+    /// Starts a network.
+    ///
+    /// # Errors
+    /// It is not there, clashes with something, or the host refuses.
+    pub async fn start(&self, name: &NetworkName, run: Run) -> Result<Changed, ClientError> {
+        self.call(Method::POST, &format!("/v1/networks/{name}/start?{}", query(run)), &()).await
+    }
+
+    /// Stops a network; its definition and its leases stay.
+    ///
+    /// # Errors
+    /// It is not there, or guests are on it.
+    pub async fn stop(
+        &self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{name}/stop?{}{}", query(run), force(guests));
+        self.call(Method::POST, &path, &()).await
+    }
+
+    /// Sets whether netd starts a network when it starts itself.
+    ///
+    /// # Errors
+    /// It is not there, or its definition cannot be written.
+    pub async fn autostart(&self, name: &NetworkName, on: bool) -> Result<Changed, ClientError> {
+        self.call(Method::PUT, &format!("/v1/networks/{name}/autostart"), &on).await
+    }
+
+    /// The leases of one network, or of all.
+    ///
+    /// # Errors
+    /// The network is not there, or netd cannot be reached.
+    pub async fn leases(&self, network: Option<&NetworkName>) -> Result<Vec<Lease>, ClientError> {
+        let query = network.map(|name| format!("?network={name}")).unwrap_or_default();
+        self.call(Method::GET, &format!("/v1/leases{query}"), &()).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
+            let path = self.socket.display().to_string();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => ClientError::Permission { path },
+                _ => ClientError::Unreachable { path, source },
+            }
+        })?;
+        let broken = |reason: String| ClientError::Broken {
+            path: self.socket.display().to_string(),
+            reason,
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(error.to_string()))?;
+        // It ends with the answer; an error in it is an error of the request too.
+        tokio::spawn(connection);
+        let body = serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "netd")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| broken(error.to_string()))?;
+        let answer =
+            sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+        let status = answer.status();
+        let bytes = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| broken(error.to_string()))?
+            .to_bytes();
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()));
+        }
+        Err(serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
+            |_| broken(format!("status {status}: {}", String::from_utf8_lossy(&bytes))),
+            ClientError::Refused,
+        ))
+    }
+}
+
+fn query(run: Run) -> &'static str {
+    match run {
+        Run::Real => "",
+        Run::Dry => "dry_run=true",
+    }
+}
+
+fn force(guests: Guests) -> &'static str {
+    match guests {
+        Guests::Respect => "",
+        Guests::CutOff => "&force=true",
+    }
+}

@@ -1,0 +1,194 @@
+//! The HTTP API's values.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/networks` | | [`Network`]s |
+//! | `POST /v1/networks` | [`CreateNetwork`] | [`Changed`] |
+//! | `GET /v1/networks/NAME` | | [`Network`] |
+//! | `DELETE /v1/networks/NAME?force=` | | [`Changed`] |
+//! | `POST /v1/networks/NAME/start`, `…/stop?force=` | | [`Changed`] |
+//! | `PUT /v1/networks/NAME/autostart` | `true` or `false` | [`Changed`] |
+//! | `GET /v1/leases?network=` | | [`Lease`]s |
+//!
+//! A request that changes something and has `dry_run=true` is answered with what would be done,
+//! and nothing is. What fails is answered with an [`ErrorBody`] and a status code of its
+//! [`ErrorKind`].
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use vnet_types::{
+    AddrRange, DnsName, DomainName, IfName, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet,
+};
+
+/// netd itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Files of definitions that cannot be used, and why.
+    pub broken: Vec<BrokenDefinition>,
+}
+
+/// A definition file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenDefinition {
+    /// The file.
+    pub path: String,
+    /// What is wrong with it, with line and column where that is known.
+    pub reason: String,
+}
+
+/// Whether a network works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Active,
+    /// Nobody wants it to.
+    Stopped,
+    /// It should, and doesn't.
+    Failed {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// One network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// As a person wrote it.
+    pub definition: NetworkDefinition,
+    /// Whether it works.
+    #[serde(flatten)]
+    pub state: State,
+    /// The host's address on it.
+    pub gateway: Ipv4Addr,
+    /// The address of its bridge; none while there is no bridge.
+    pub bridge_mac: Option<MacAddr>,
+    /// The guests that are on it now.
+    pub ports: Vec<PortView>,
+    /// How many leases are bound.
+    pub leases: usize,
+}
+
+/// One guest's port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// The tap.
+    pub interface: IfName,
+    /// Whose it is.
+    pub domain: DomainName,
+    /// Which of that domain's network cards.
+    pub nic: u8,
+    /// The guest's address on it.
+    pub mac: MacAddr,
+}
+
+/// What a new network is to be; what is left out is chosen so that it clashes with nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNetwork {
+    /// Its name.
+    pub name: NetworkName,
+    /// How it relates to the outside.
+    pub mode: Mode,
+    /// Its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Subnet>,
+    /// The addresses that are given by DHCP; all that guests can have where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<AddrRange>,
+    /// Whether it has DHCP.
+    #[serde(default = "yes")]
+    pub dhcp: bool,
+    /// The domain of its guests in the DNS; `NAME.vnet` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DnsName>,
+    /// Its bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<IfName>,
+    /// The only interface through which it reaches the outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<IfName>,
+    /// Bytes in the largest IP packet; 1500 where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a request changed, or would have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The network afterwards; none after a delete and in a dry run.
+    pub network: Option<Network>,
+    /// The operations in words, in their order.
+    pub plan: Vec<String>,
+    /// What a person should know, as that another subnet was chosen, and why.
+    pub notes: Vec<String>,
+}
+
+/// One lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The network that it is on.
+    pub network: NetworkName,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose it is.
+    pub mac: MacAddr,
+    /// The guest's name in the network's domain.
+    pub hostname: Option<String>,
+    /// The client identifier in hexadecimal, where the guest sent one.
+    pub client_id: Option<String>,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
+    /// `bound`, `reserved`, `expired`, `released` or `declined`.
+    pub state: String,
+}
+
+/// Which kind of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request makes no sense.
+    Invalid,
+    /// The object is not there.
+    NotFound,
+    /// The object is there already, or something else is in its way.
+    Conflict,
+    /// The caller may not do this.
+    Forbidden,
+    /// The host refused.
+    Failed,
+}
+
+/// Why a request was not done. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ErrorBody {
+    /// Which kind of failure.
+    pub kind: ErrorKind,
+    /// The object, the cause and the way out.
+    pub message: String,
+}
+
+impl ErrorKind {
+    /// The HTTP status code for it (RFC 9110 §15.5).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Invalid => 400,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::Failed => 500,
+        }
+    }
+}
