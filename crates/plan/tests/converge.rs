@@ -283,8 +283,12 @@ fn a_hostonly_network_turns_no_forwarding_on() {
 fn ports_return_to_a_bridge_that_was_lost() {
     let mut kernel = Model::with_uplink();
     let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
-    let alias =
-        Alias::Port { network: "default".parse().unwrap(), domain: "web".parse().unwrap(), nic: 0 };
+    let alias = Alias::Port {
+        network: "default".parse().unwrap(),
+        domain: "web".parse().unwrap(),
+        nic: 0,
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+    };
     let tap =
         Link { alias: Some(alias.to_string()), ..link(9, LinkKind::Tun, "52:54:00:00:00:09") };
     kernel.state.links.insert("vtap0".into(), tap);
