@@ -11,6 +11,7 @@
 // Tests fail by panicking; a helper that panics with the reason is what they want.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clients;
 mod daemon;
 mod dump;
 mod lan;
@@ -18,6 +19,7 @@ mod netns;
 mod process;
 mod reach;
 
+pub use clients::{ClientKind, ClientLease, ClientSetup, Dhclient, DhcpClient, Dhcpcd, Udhcpc};
 pub use daemon::{Netd, vnet};
 pub use dump::HostState;
 pub use lan::{Guest, Lan};

@@ -1,7 +1,7 @@
 //! Child processes that cannot outlast a test's patience.
 
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +41,15 @@ pub fn wait_within(child: &mut Child, patience: Duration) -> io::Result<Option<E
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
     }
+    let pidfd = pidfd(child)?;
+    if poll_readable(&pidfd, Instant::now() + patience)? {
+        return child.wait().map(Some);
+    }
+    Ok(None)
+}
+
+/// A descriptor that becomes readable when `child`, which nobody has waited for yet, ends.
+pub(crate) fn pidfd(child: &Child) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours. The pid is that of a
     // child that nobody has waited for yet, so it cannot have been given to another process.
@@ -50,11 +59,7 @@ pub fn wait_within(child: &mut Child, patience: Duration) -> io::Result<Option<E
     }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
-    if poll_readable(&pidfd, Instant::now() + patience)? {
-        return child.wait().map(Some);
-    }
-    Ok(None)
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Runs `command` to its end, with its output kept in files, so that a process that it leaves
@@ -94,15 +99,24 @@ pub fn output_within(command: &mut Command, patience: Duration) -> Result<Output
 
 /// Waits until `fd` can be read, or has been hung up. `false`: not before `deadline`.
 pub(crate) fn poll_readable(fd: &impl AsFd, deadline: Instant) -> io::Result<bool> {
+    Ok(poll_any([fd.as_fd()], deadline)?.is_some())
+}
+
+/// Waits until one of `fds` can be read, or has been hung up: the place of the first that has.
+/// `None`: not before `deadline`.
+pub(crate) fn poll_any<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    deadline: Instant,
+) -> io::Result<Option<usize>> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spent spinning.
         let millis = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(0) if left.is_zero() => return Ok(false),
+        match nix::poll::poll(&mut polled, PollTimeout::from(millis)) {
+            Ok(0) if left.is_zero() => return Ok(None),
             Ok(0) | Err(nix::Error::EINTR) => {}
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok(polled.iter().position(|fd| fd.any().unwrap_or(true))),
             Err(errno) => return Err(errno.into()),
         }
     }
