@@ -1,0 +1,63 @@
+//! The table of leases: by address, by client, by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use vnet_types::DnsName;
+
+use crate::lease::{ClientKey, Lease, LeaseState};
+
+/// Leases, each address and each client at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    by_ip: BTreeMap<Ipv4Addr, Lease>,
+    /// Where the client is, or was last. Declined addresses are no client's.
+    by_client: HashMap<ClientKey, Ipv4Addr>,
+    by_name: HashMap<DnsName, Ipv4Addr>,
+}
+
+impl Leases {
+    pub(crate) fn get(&self, ip: Ipv4Addr) -> Option<&Lease> {
+        self.by_ip.get(&ip)
+    }
+
+    /// The lease that `client` has or had last.
+    pub(crate) fn of_client(&self, client: &ClientKey) -> Option<&Lease> {
+        self.by_client.get(client).and_then(|ip| self.by_ip.get(ip))
+    }
+
+    /// The lease that took `name` last.
+    pub(crate) fn of_name(&self, name: &DnsName) -> Option<&Lease> {
+        self.by_name.get(name).and_then(|ip| self.by_ip.get(ip))
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Lease> {
+        self.by_ip.values()
+    }
+
+    pub(crate) fn remove(&mut self, ip: Ipv4Addr) -> Option<Lease> {
+        let lease = self.by_ip.remove(&ip)?;
+        if self.by_client.get(&lease.client) == Some(&ip) {
+            self.by_client.remove(&lease.client);
+        }
+        if let Some(name) = &lease.hostname
+            && self.by_name.get(name) == Some(&ip)
+        {
+            self.by_name.remove(name);
+        }
+        Some(lease)
+    }
+
+    /// Puts `lease` in the place of whatever was known of its address. The caller has removed
+    /// the client's lease of another address.
+    pub(crate) fn insert(&mut self, lease: Lease) {
+        self.remove(lease.ip);
+        if lease.state != LeaseState::Declined {
+            self.by_client.insert(lease.client.clone(), lease.ip);
+        }
+        if let Some(name) = &lease.hostname {
+            self.by_name.insert(name.clone(), lease.ip);
+        }
+        self.by_ip.insert(lease.ip, lease);
+    }
+}
