@@ -4,14 +4,15 @@
 //! PVH note → vnet_guest_start   32 bits, paging off, ebx = hvm_start_info
 //!          → long mode          prebuilt page tables: the low 512 GiB, user-accessible
 //!          → CPUID facts        ring 3 would see the host's on some hypervisors
-//!          → iretq              ring 3, IOPL 3, interrupts off
+//!          → iretq              ring 3, all ports allowed, interrupts off
 //!          → rust_main
 //! ```
 //!
-//! All of it in some sixty instructions, because there are hypervisors that emulate ring 0 one
+//! All of it in some seventy instructions, because there are hypervisors that emulate ring 0 one
 //! instruction at a time but run ring 3 at full speed. Everything else, port and device access
-//! included, happens in ring 3. Interrupts stay off for ever and there is no IDT: an exception is
-//! a triple fault, which every VMM reports.
+//! included, happens in ring 3. Ports are allowed by the TSS's bitmap, not by IOPL 3: a hypervisor
+//! without hardware support (kvm_pvm) loses the IOPL when ring 3 takes its first fault. Interrupts
+//! stay off for ever and there is no IDT: an exception is a triple fault, which every VMM reports.
 
 use core::arch::global_asm;
 use core::ptr::addr_of;
@@ -140,10 +141,17 @@ boot_basic_leaves:
     cpuid
     movl %eax, vnet_guest_facts+12
 boot_leave:
+    movl $boot_tss, %eax
+    movw %ax, boot_tss_descriptor+2
+    shrl $16, %eax
+    movb %al, boot_tss_descriptor+4
+    movb %ah, boot_tss_descriptor+7
+    movl $0x28, %eax
+    ltr %ax
     movl $boot_stack, %esp
     pushq $0x1b                     # ss: data, ring 3
     pushq $boot_user_stack
-    pushq $0x3002                   # rflags: IOPL 3
+    pushq $0x2                      # rflags: interrupts off
     pushq $0x23                     # cs: 64-bit code, ring 3
     pushq $boot_ring3
     iretq
@@ -162,6 +170,9 @@ boot_gdt:
     .quad 0                         # 0x10
     .quad 0x00cff3000000ffff        # 0x18: data, ring 3
     .quad 0x00affb000000ffff        # 0x20: code, 64 bits, ring 3
+boot_tss_descriptor:
+    .quad 0x0000890000002068        # 0x28: available TSS; its base is filled in
+    .quad 0
 boot_gdt_pointer:
     .word boot_gdt_pointer - boot_gdt - 1
     .quad boot_gdt
@@ -175,6 +186,14 @@ vnet_guest_pvclock:
     .skip 64
     .skip 64                        # ring 0's stack: one interrupt frame
 boot_stack:
+
+    # All ports allowed: a bitmap of zeros.
+    .align 16
+boot_tss:
+    .skip 102
+    .word 104
+    .skip 8192
+    .byte 0xff
 
     # Accessed and dirty are set, so that the processor never writes to them.
     .align 4096

@@ -1,4 +1,4 @@
-//! I/O ports. Ring 3 may use them all: the guest runs with IOPL 3.
+//! I/O ports. Ring 3 may use them all: see [`crate::boot`].
 
 use core::arch::asm;
 

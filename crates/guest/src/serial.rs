@@ -1,7 +1,8 @@
 //! Lines on the first serial port.
 //!
-//! A line is put together in memory and leaves in one `rep outsb`, which is one exit to the VMM.
-//! The transmitter of a virtual 16550 is always ready, so nothing is polled.
+//! A line is put together in memory and leaves in one `rep outsb`. The transmitter of a virtual
+//! 16550 is always ready, so nothing is polled; each byte is an exit to the VMM nevertheless (KVM
+//! batches string input only), which is why lines are few.
 
 use core::fmt::{self, Write};
 
