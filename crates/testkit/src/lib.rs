@@ -14,6 +14,8 @@
 mod clients;
 mod daemon;
 mod dump;
+mod fake_guest;
+pub mod frames;
 mod lan;
 mod netns;
 mod process;
@@ -22,6 +24,7 @@ mod reach;
 pub use clients::{ClientKind, ClientLease, ClientSetup, Dhclient, DhcpClient, Dhcpcd, Udhcpc};
 pub use daemon::{Netd, vnet};
 pub use dump::HostState;
+pub use fake_guest::{FakeGuest, random_mac};
 pub use lan::{Guest, Lan};
 pub use netns::Netns;
 pub use process::{binary, output_within, wait_within};
