@@ -1,0 +1,213 @@
+//! Binding to one address of one device, and saying who is in the way.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+use vnet_types::IfName;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Why a DNS server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Somebody else has the port.
+    #[error(
+        "cannot serve DNS at {addr}/{protocol}: {holder} has the port; let it listen on its own addresses only, or stop it"
+    )]
+    Taken {
+        /// The address that was asked for.
+        addr: SocketAddrV4,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// Who holds it, as in `dnsmasq (pid 812)`, or `another process`.
+        holder: String,
+    },
+    /// The address is on no interface.
+    #[error("cannot serve DNS at {addr}: no interface has that address; bring the bridge up first")]
+    NoAddress {
+        /// The address that was asked for.
+        addr: SocketAddrV4,
+    },
+    /// There is no such interface.
+    #[error("cannot serve DNS on {device}: there is no such interface; bring the bridge up first")]
+    NoDevice {
+        /// The interface that was asked for.
+        device: IfName,
+    },
+    /// The port is a privileged one.
+    #[error("cannot serve DNS at {addr}: ports below 1024 need CAP_NET_BIND_SERVICE")]
+    Privilege {
+        /// The address that was asked for.
+        addr: SocketAddrV4,
+    },
+    /// Anything else that the kernel refuses.
+    #[error("cannot serve DNS at {addr}/{protocol}")]
+    Socket {
+        /// The address that was asked for.
+        addr: SocketAddrV4,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Both sockets at the same address and port, and that address.
+pub(super) fn bind(
+    listen: SocketAddrV4,
+    device: Option<&IfName>,
+) -> Result<(UdpSocket, TcpListener, SocketAddrV4), ServerError> {
+    let tcp = open(listen, device, "tcp")?;
+    let source = |source| ServerError::Socket { addr: listen, protocol: "tcp", source };
+    tcp.listen(BACKLOG).map_err(source)?;
+    // Where port 0 was asked for, TCP has found a port and UDP takes the same.
+    let addr = tcp.local_addr().map_err(source)?.as_socket_ipv4().unwrap_or(listen);
+    let udp = open(addr, device, "udp")?;
+    let tcp = TcpListener::from_std(tcp.into()).map_err(source)?;
+    let udp = UdpSocket::from_std(udp.into()).map_err(|source| ServerError::Socket {
+        addr,
+        protocol: "udp",
+        source,
+    })?;
+    Ok((udp, tcp, addr))
+}
+
+fn open(
+    addr: SocketAddrV4,
+    device: Option<&IfName>,
+    protocol: &'static str,
+) -> Result<Socket, ServerError> {
+    let explain = |source: io::Error| match source.raw_os_error() {
+        Some(libc_errno::EADDRINUSE) => {
+            let holder = holder(addr, protocol).unwrap_or_else(|| "another process".to_owned());
+            ServerError::Taken { addr, protocol, holder }
+        }
+        Some(libc_errno::EADDRNOTAVAIL) => ServerError::NoAddress { addr },
+        Some(libc_errno::EACCES) => ServerError::Privilege { addr },
+        _ => ServerError::Socket { addr, protocol, source },
+    };
+    let (kind, number) = match protocol {
+        "tcp" => (Type::STREAM, Protocol::TCP),
+        _ => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::IPV4, kind, Some(number)).map_err(explain)?;
+    socket.set_nonblocking(true).map_err(explain)?;
+    if protocol == "tcp" {
+        // So that connections that linger in TIME_WAIT don't stop a restart. Not for UDP, where it
+        // would let two servers share the port and each get some of the queries.
+        socket.set_reuse_address(true).map_err(explain)?;
+    }
+    if let Some(device) = device {
+        // Before bind(2), so that only sockets on the same device, or on any, are in the way.
+        socket.bind_device(Some(device.as_str().as_bytes())).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc_errno::ENODEV) => ServerError::NoDevice { device: device.clone() },
+                _ => ServerError::Socket { addr, protocol, source },
+            }
+        })?;
+    }
+    socket.bind(&SockAddr::from(addr)).map_err(explain)?;
+    Ok(socket)
+}
+
+/// asm-generic/errno.h and errno-base.h
+mod libc_errno {
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const ENODEV: i32 = 19;
+    pub(super) const EADDRINUSE: i32 = 98;
+    pub(super) const EADDRNOTAVAIL: i32 = 99;
+}
+
+/// Who holds the port of `addr`, as far as /proc tells this process: names with their pids.
+fn holder(addr: SocketAddrV4, protocol: &str) -> Option<String> {
+    let mut inodes = BTreeSet::new();
+    for table in [format!("/proc/net/{protocol}"), format!("/proc/net/{protocol}6")] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(text.lines().skip(1).filter_map(|line| conflicting_inode(line, addr)));
+    }
+    if inodes.is_empty() {
+        return None;
+    }
+    let mut holders = Vec::new();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(open) = fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = open.flatten().any(|fd| {
+            fs::read_link(fd.path()).is_ok_and(|to| {
+                to.to_str()
+                    .and_then(|to| to.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+                    .is_some_and(|inode| inodes.contains(&inode))
+            })
+        });
+        if holds {
+            let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            holders.push(format!("{} (pid {pid})", comm.trim()));
+        }
+    }
+    (!holders.is_empty()).then(|| holders.join(", "))
+}
+
+/// The inode of a line of /proc/net/{tcp,udp}[6] (proc_net(5)) whose socket is in `addr`'s way:
+/// the same port, and the same address or all addresses; for TCP, one that listens.
+fn conflicting_inode(line: &str, addr: SocketAddrV4) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (ip, port) = fields.get(1)?.split_once(':')?;
+    if u16::from_str_radix(port, 16).ok()? != addr.port() {
+        return None;
+    }
+    // TCP_LISTEN, and TCP_CLOSE, which is what an unconnected UDP socket shows.
+    if !matches!(*fields.get(3)?, "0A" | "07") {
+        return None;
+    }
+    let any = ip.bytes().all(|digit| digit == b'0');
+    let same = u32::from_str_radix(ip, 16)
+        .is_ok_and(|raw| Ipv4Addr::from(raw.to_ne_bytes()) == *addr.ip());
+    if any || same { fields.get(9)?.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_explained_with_its_holder() {
+        let held = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let error = bind(SocketAddrV4::new([127, 0, 0, 9].into(), port), None).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("127.0.0.9:{port}/udp")), "{text}");
+        assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_address_and_a_missing_device_are_named() {
+        let error = bind("192.0.2.1:0".parse().unwrap(), None).unwrap_err().to_string();
+        assert!(error.contains("no interface has that address"), "{error}");
+        let device: IfName = "vnet-none0".parse().unwrap();
+        let error = bind("127.0.0.1:0".parse().unwrap(), Some(&device)).unwrap_err().to_string();
+        assert!(error.contains("vnet-none0"), "{error}");
+    }
+
+    #[test]
+    fn wildcard_and_equal_sockets_are_in_the_way() {
+        let addr = "127.0.0.1:53".parse().unwrap();
+        let line = |local: &str, state: &str| {
+            format!(
+                "  1: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 4711 2"
+            )
+        };
+        let ours = format!("{:08X}:0035", u32::from_ne_bytes([127, 0, 0, 1]));
+        assert_eq!(conflicting_inode(&line(&ours, "0A"), addr), Some(4711));
+        assert_eq!(conflicting_inode(&line("00000000:0035", "07"), addr), Some(4711));
+        assert_eq!(conflicting_inode(&line("00000000:0036", "07"), addr), None);
+        assert_eq!(conflicting_inode(&line(&ours, "01"), addr), None);
+        assert_eq!(conflicting_inode("junk", addr), None);
+    }
+}
