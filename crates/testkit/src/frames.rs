@@ -139,22 +139,31 @@ pub fn ping(
     (from_mac, from): (MacAddr, Ipv4Addr),
     id: u16,
 ) -> Vec<u8> {
+    ethernet(to_mac, from_mac, IPV4, &ipv4(from, to, 1, &echo_request(id)))
+}
+
+/// The ICMP message of a [`ping`].
+pub(crate) fn echo_request(id: u16) -> Vec<u8> {
     let mut message = [&[8, 0, 0, 0][..], &id.to_be_bytes(), &[0, 1], b"vnetping"].concat();
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    ethernet(to_mac, from_mac, IPV4, &ipv4(from, to, 1, &message))
+    message
 }
 
-/// Whether a frame is the answer to the [`ping`] with this id.
-#[must_use]
-pub fn is_pong(frame: &[u8], id: u16) -> bool {
+/// Whether an IPv4 packet is the answer to the [`ping`] with this id.
+pub(crate) fn is_echo_reply(packet: &[u8], id: u16) -> bool {
     let answer = || {
-        let packet = payload_of(frame, IPV4)?;
         let message = packet.get(usize::from(packet.first()? & 0xf) * 4..)?;
         let is = *packet.get(9)? == 1 && *message.first()? == 0;
         Some(is && message.get(4..6)? == id.to_be_bytes())
     };
     answer().unwrap_or(false)
+}
+
+/// Whether a frame is the answer to the [`ping`] with this id.
+#[must_use]
+pub fn is_pong(frame: &[u8], id: u16) -> bool {
+    payload_of(frame, IPV4).is_some_and(|packet| is_echo_reply(packet, id))
 }
 
 /// A spanning tree BPDU (IEEE 802.1D §9.3.1) of a bridge that wants to be the root.

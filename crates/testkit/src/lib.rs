@@ -28,4 +28,4 @@ pub use fake_guest::{FakeGuest, random_mac};
 pub use lan::{Guest, Lan};
 pub use netns::Netns;
 pub use process::{binary, output_within, wait_within};
-pub use reach::{http_seen_as, tcp_seen_as, udp_seen_as};
+pub use reach::{http_seen_as, ping, tcp_seen_as, udp_seen_as};

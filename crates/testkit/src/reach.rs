@@ -1,12 +1,18 @@
 //! What a machine reaches, and as whom it is seen there.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+    connect as connect_socket, recv, send, socket,
+};
 
-use crate::Netns;
+use crate::process::poll_readable;
+use crate::{Netns, frames};
 
 /// How long an answer may take before the other end counts as out of reach.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,6 +56,35 @@ pub fn udp_seen_as(ns: &Netns, server: SocketAddr) -> Result<SocketAddr> {
     let mut buffer = [0; 512];
     let length = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
     you_are(&String::from_utf8_lossy(&buffer[..length]))
+}
+
+/// Sends an ICMP echo request to `host` from inside `ns` and waits for the answer.
+///
+/// # Errors
+/// There is none within five seconds, or no way there.
+pub fn ping(ns: &Netns, host: Ipv4Addr) -> Result<()> {
+    let open = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp)
+    };
+    let fd = ns.enter(open).context("no raw socket")?;
+    // Raw sockets of a namespace see each other's answers: the id tells them apart.
+    let [.., a, b] = crate::random_mac().octets();
+    let id = u16::from_be_bytes([a, b]);
+    connect_socket(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(host, 0)))
+        .with_context(|| format!("no way to {host}"))?;
+    send(fd.as_raw_fd(), &frames::echo_request(id), MsgFlags::empty())
+        .with_context(|| format!("no way to {host}"))?;
+    let deadline = Instant::now() + PATIENCE;
+    while poll_readable(&fd, deadline)? {
+        let mut packet = [0; 1500];
+        let received = recv(fd.as_raw_fd(), &mut packet, MsgFlags::empty());
+        let length = received.with_context(|| format!("{host} cannot be reached"))?;
+        if frames::is_echo_reply(&packet[..length], id) {
+            return Ok(());
+        }
+    }
+    bail!("no answer from {host} within {PATIENCE:?}")
 }
 
 fn connect(ns: &Netns, server: SocketAddr) -> Result<TcpStream> {

@@ -1,8 +1,10 @@
 //! The scenario works: servers answer, and guests reach the host's bridge and nothing else.
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{IpAddr, SocketAddr};
 
-use vnet_testkit::{Lan, http_seen_as, tcp_seen_as, udp_seen_as};
+use vnet_testkit::{Lan, http_seen_as, ping, tcp_seen_as, udp_seen_as};
 
 fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), port)
@@ -52,11 +54,14 @@ fn a_guest_on_a_bridge_reaches_the_outside_only_when_the_host_masquerades() {
     let guest = lan.guest_on("virbr0");
     guest.ns.address("eth0", "192.168.122.2/24");
     guest.ns.route("default", "192.168.122.1");
+    ping(&guest.ns, Lan::HOST).unwrap();
     assert!(tcp_seen_as(&guest.ns, at(Lan::HOST, 7)).is_err(), "nothing listens there");
+    assert!(ping(&lan.outside, [192, 168, 122, 2].into()).is_err(), "no route into the LAN");
     lan.host.set_sysctl("net.ipv4.ip_forward", "1");
     lan.host.nft(
         "table ip nat { chain post { type nat hook postrouting priority srcnat; \
          oifname \"eth0\" masquerade; }\n}",
     );
     assert_eq!(http_seen_as(&guest.ns, at(Lan::SERVER, 80)).unwrap().ip(), Lan::HOST);
+    ping(&guest.ns, Lan::SERVER).unwrap();
 }
