@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dhcproto::v4::{DhcpOption, EncodeResult, OptionCode};
+use dhcproto::v4::{DhcpOption, EncodeResult, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Name};
 use ipnet::Ipv4Net;
 
@@ -10,6 +10,8 @@ use crate::config::ServerConfig;
 
 /// What a client gets that does not say what it wants.
 pub(crate) const UNASKED: [u8; 6] = [1, 28, 3, 6, 15, 26];
+
+const IPV6_ONLY_PREFERRED: u8 = 108;
 
 /// Encoded options, code and length included, by code.
 #[derive(Debug, Default)]
@@ -51,7 +53,10 @@ impl OptionTable {
             }
         }
         if let Some(seconds) = config.ipv6_only_seconds {
-            table.add(&DhcpOption::Ipv6OnlyPreferred(seconds))?;
+            // The library has it as 106; RFC 8925 §3.1 says 108.
+            let value = seconds.to_be_bytes().to_vec();
+            let option = UnknownOption::new(OptionCode::from(IPV6_ONLY_PREFERRED), value);
+            table.add(&DhcpOption::Unknown(option))?;
         }
         Ok(table)
     }
