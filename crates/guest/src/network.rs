@@ -93,6 +93,14 @@ impl<'a> Network<'a> {
         }
     }
 
+    /// Does nothing at all for `ms` milliseconds: what comes meanwhile waits in the queue.
+    pub(crate) fn pause(&self, ms: u64) {
+        let end = self.now().plus_ms(ms);
+        while self.now() < end {
+            wait::idle(end.since(self.now()).0);
+        }
+    }
+
     /// Drives the stack until `done` gives something, or `deadline` has passed.
     pub(crate) fn until<T>(
         &mut self,

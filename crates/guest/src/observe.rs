@@ -39,6 +39,20 @@ pub(crate) struct Unreachable {
     pub(crate) code: u8,
 }
 
+impl Unreachable {
+    /// Its code in words (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1).
+    pub(crate) fn meaning(&self) -> &'static str {
+        match self.code {
+            0 | 6 => "no route to the network",
+            1 | 7 => "no route to the host",
+            2 => "no such protocol",
+            3 => "nobody listens on the port",
+            9 | 10 | 13 => "prohibited by a firewall",
+            _ => "destination unreachable",
+        }
+    }
+}
+
 /// Everything that was seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed {

@@ -219,9 +219,10 @@ impl Probe<'_, '_, '_> {
         let address = match host {
             Host::Address(address) => Ok(address),
             // The name of the step before: its answer holds.
-            Host::Name(name) if self.options.name == Some(name) => {
-                resolved.ok_or_else(|| reason!("{name} was not resolved"))
-            }
+            Host::Name(name) if self.options.name == Some(name) => match resolved {
+                Some(address) => Ok(address),
+                None => return steps::skipped("outside", "the name was not resolved"),
+            },
             Host::Name(name) => dns::run(self.network, lease, name, self.deadline(start)),
         };
         let result = address.and_then(|address| {

@@ -55,6 +55,11 @@ pub(crate) fn print(arguments: fmt::Arguments<'_>) {
     let _ = line.write_str("vnet-guest: ");
     let _ = line.write_fmt(arguments);
     let used = line.used.min(LINE - 1);
+    // Names from the command line are printed: none of them may look like a line of its own.
+    line.bytes[..used]
+        .iter_mut()
+        .filter(|byte| byte.is_ascii_control())
+        .for_each(|byte| *byte = b'?');
     line.bytes[used] = b'\n';
     port::write_all8(DATA, &line.bytes[..=used]);
 }

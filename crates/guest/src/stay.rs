@@ -38,6 +38,7 @@ pub(crate) fn run(network: &mut Network<'_>, lease: Option<Lease>, timeout_ms: u
         None => State::Looking(network.now(), NEVER),
     };
     let mut look = network.now();
+    let mut naks = network.nic.observed.dhcp.naks;
     loop {
         let now = network.now();
         // A wait that ended without a frame may have ended because of the link.
@@ -51,6 +52,7 @@ pub(crate) fn run(network: &mut Network<'_>, lease: Option<Lease>, timeout_ms: u
             continue;
         }
         network.poll();
+        dhcp::pause_after_nak(network, &mut naks);
         state = follow_lease(network, state);
         network.idle(match state {
             State::Looking(_, give_up) => give_up,

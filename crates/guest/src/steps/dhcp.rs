@@ -37,6 +37,10 @@ pub(crate) fn socket<'a>(
     socket
 }
 
+/// After a NAK, in milliseconds: RFC 2131 §3.1.5 has a client wait ten seconds after it declined
+/// an address, and says nothing of a NAK, but smoltcp alone would begin anew at once, for ever.
+const AFTER_NAK_MS: u64 = 1000;
+
 /// What happened to the lease.
 pub(crate) enum Change {
     /// An address was acquired, or its lease renewed: it is configured.
@@ -85,12 +89,25 @@ pub(crate) fn change(network: &mut Network<'_>) -> Option<Change> {
     Some(Change::Bound(lease))
 }
 
+/// Pauses if there was a NAK since the last call; `seen` is how many there were by then.
+pub(crate) fn pause_after_nak(network: &mut Network<'_>, seen: &mut u32) {
+    let naks = network.nic.observed.dhcp.naks;
+    if naks > *seen {
+        network.pause(AFTER_NAK_MS);
+    }
+    *seen = naks;
+}
+
 /// Gets an address.
 pub(crate) fn run(network: &mut Network<'_>, deadline: Micros) -> Result<Lease, Reason> {
     restart(network);
-    let lease = network.until(deadline, |network| match change(network) {
-        Some(Change::Bound(lease)) => Some(lease),
-        _ => None,
+    let mut naks = 0;
+    let lease = network.until(deadline, |network| {
+        pause_after_nak(network, &mut naks);
+        match change(network) {
+            Some(Change::Bound(lease)) => Some(lease),
+            _ => None,
+        }
     });
     lease.ok_or_else(|| why(network))
 }

@@ -10,6 +10,7 @@ use smoltcp::wire::{
 };
 
 use crate::network::{Lease, Network};
+use crate::observe::Unreachable;
 use crate::steps::{Reason, reason};
 use crate::time::Micros;
 
@@ -57,6 +58,7 @@ impl WireName {
 
 /// What an answer says.
 enum Answer {
+    None,
     Address(Ipv4Address),
     NoAddress,
     Error(DnsRcode),
@@ -87,6 +89,7 @@ pub(crate) fn run(
     if socket.bind(port).is_err() {
         return Err(reason!("the DNS socket cannot be bound"));
     }
+    network.nic.observed.unreachable = None;
     let mut asked = 0;
     let mut next = network.now();
     let answer = network.until(deadline, |network| {
@@ -108,7 +111,8 @@ pub(crate) fn run(
             asked += 1;
             next = now.plus_ms(RETRY_MS);
         }
-        None
+        // With another server, that this one cannot be reached is no answer yet.
+        (count == 1 && unreachable(network, lease).is_some()).then_some(Answer::None)
     });
     match answer {
         Some(Answer::Address(address)) => Ok(address),
@@ -123,21 +127,23 @@ pub(crate) fn run(
         Some(Answer::Error(code)) => {
             Err(reason!("the server answered with the code {}", u8::from(code)))
         }
-        None => Err(silence(network, lease, asked)),
+        Some(Answer::None) | None => Err(silence(network, lease, asked)),
     }
 }
 
 fn silence(network: &Network<'_>, lease: &Lease, asked: usize) -> Reason {
-    let server = lease.dns.iter().flatten().next().copied().unwrap_or(Ipv4Address::UNSPECIFIED);
-    match network.nic.observed.unreachable {
-        Some(error) if error.to == server => {
-            reason!(
-                "no answer to {asked} queries: {} says that {server} is unreachable",
-                error.from
-            )
+    match (unreachable(network, lease), lease.dns.iter().flatten().next()) {
+        (Some(error), _) => {
+            reason!("{} says of the server {}: {}", error.from, error.to, error.meaning())
         }
-        _ => reason!("no answer to {asked} queries to {server}"),
+        (None, Some(server)) => reason!("no answer to {asked} queries to {server}"),
+        (None, None) => reason!("DHCP gave no DNS server"),
     }
+}
+
+/// What ICMP said of one of the servers.
+fn unreachable(network: &Network<'_>, lease: &Lease) -> Option<Unreachable> {
+    network.nic.observed.unreachable.filter(|error| lease.dns.contains(&Some(error.to)))
 }
 
 fn ask(socket: &mut udp::Socket<'_>, id: u16, name: &WireName, server: Ipv4Address) {

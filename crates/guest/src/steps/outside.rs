@@ -51,7 +51,7 @@ pub(crate) fn connect(
             _ => return Some(Ok(())),
         }
         let error = network.nic.observed.unreachable.filter(|error| error.to == address)?;
-        Some(Err(reason!("{} says: {}", error.from, meaning(error.code))))
+        Some(Err(reason!("{} says: {}", error.from, error.meaning())))
     });
     result.unwrap_or_else(|| {
         if network.nic.observed.arp_answered(next_hop) {
@@ -60,18 +60,6 @@ pub(crate) fn connect(
             Err(reason!("{next_hop} does not answer ARP"))
         }
     })
-}
-
-/// RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1.
-fn meaning(code: u8) -> &'static str {
-    match code {
-        0 | 6 => "no route to the network",
-        1 | 7 => "no route to the host",
-        2 => "no such protocol",
-        3 => "no such port",
-        9 | 10 | 13 => "prohibited by a firewall",
-        _ => "destination unreachable",
-    }
 }
 
 /// Sends an HTTP request over the connection and waits for the first line of the reply.
