@@ -93,9 +93,8 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Does nothing at all for `ms` milliseconds: what comes meanwhile waits in the queue.
-    pub(crate) fn pause(&self, ms: u64) {
-        let end = self.now().plus_ms(ms);
+    /// Does nothing at all until `end`: what comes meanwhile waits in the queue.
+    pub(crate) fn pause(&self, end: Micros) {
         while self.now() < end {
             wait::idle(end.since(self.now()).0);
         }

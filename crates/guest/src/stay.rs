@@ -52,7 +52,7 @@ pub(crate) fn run(network: &mut Network<'_>, lease: Option<Lease>, timeout_ms: u
             continue;
         }
         network.poll();
-        dhcp::pause_after_nak(network, &mut naks);
+        dhcp::pause_after_nak(network, &mut naks, NEVER);
         state = follow_lease(network, state);
         network.idle(match state {
             State::Looking(_, give_up) => give_up,

@@ -89,11 +89,12 @@ pub(crate) fn change(network: &mut Network<'_>) -> Option<Change> {
     Some(Change::Bound(lease))
 }
 
-/// Pauses if there was a NAK since the last call; `seen` is how many there were by then.
-pub(crate) fn pause_after_nak(network: &mut Network<'_>, seen: &mut u32) {
+/// Pauses, not beyond `deadline`, if there was a NAK since the last call; `seen` is how many there
+/// were by then.
+pub(crate) fn pause_after_nak(network: &mut Network<'_>, seen: &mut u32, deadline: Micros) {
     let naks = network.nic.observed.dhcp.naks;
     if naks > *seen {
-        network.pause(AFTER_NAK_MS);
+        network.pause(deadline.min(network.now().plus_ms(AFTER_NAK_MS)));
     }
     *seen = naks;
 }
@@ -103,7 +104,7 @@ pub(crate) fn run(network: &mut Network<'_>, deadline: Micros) -> Result<Lease, 
     restart(network);
     let mut naks = 0;
     let lease = network.until(deadline, |network| {
-        pause_after_nak(network, &mut naks);
+        pause_after_nak(network, &mut naks, deadline);
         match change(network) {
             Some(Change::Bound(lease)) => Some(lease),
             _ => None,
