@@ -219,19 +219,21 @@ impl Pool {
         }
     }
 
-    /// Gives `lease.ip` to the client, which loses any other address that it had.
+    /// Gives `lease.ip` to the client, which loses any other address that it had. In this order:
+    /// a journal that was cut between the two records still has a lease of the client.
     pub(crate) fn bind(&mut self, lease: Lease) -> Vec<Record> {
         self.withdraw(&lease.client);
         self.end_offer(lease.ip);
-        let mut records = Vec::with_capacity(1);
         let other = self.leases.of_client(&lease.client).map(|known| known.ip);
-        if let Some(other) = other.filter(|&other| other != lease.ip) {
+        let other = other.filter(|&other| other != lease.ip);
+        let mut records = Vec::with_capacity(2);
+        records.push(self.put(lease));
+        if let Some(other) = other {
             self.unindex(other);
             self.leases.remove(other);
             self.index(other);
             records.push(Record::Forget(other));
         }
-        records.push(self.put(lease));
         records
     }
 

@@ -265,6 +265,17 @@ fn a_released_address_is_free_and_remembered() {
 }
 
 #[test]
+fn an_address_on_offer_is_not_given_to_another_though_it_was_released() {
+    let mut net = Net::with_range("192.168.122.10-192.168.122.10");
+    net.dora(&discover(1));
+    net.hears(&discover(1)).offered();
+    net.hears(&release(1, ip(10)));
+    assert_eq!(net.hears(&discover(2)).silent(), Silence::Exhausted);
+    net.pass(20);
+    assert_eq!(net.hears(&discover(2)).offered(), ip(10));
+}
+
+#[test]
 fn nobody_can_release_or_decline_what_is_not_its_own() {
     let mut net = Net::new();
     let address = net.dora(&discover(1));
@@ -345,7 +356,7 @@ fn a_client_that_moves_to_another_address_gives_up_the_first() {
     let second = if first == ip(9) { ip(10) } else { ip(9) };
     let answer = net.hears(&select(1, second));
     assert_eq!(answer.acked(), second);
-    assert_eq!(answer.persist[0], Record::Forget(first));
+    assert_eq!(answer.persist[1], Record::Forget(first));
     net.crash();
     assert_eq!(net.server.leases().map(|lease| lease.ip).collect::<Vec<_>>(), [second]);
 }
