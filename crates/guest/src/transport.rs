@@ -287,8 +287,8 @@ impl Transport for PciTransport {
     fn queue_unset(&mut self, _: u16) {}
 
     fn queue_used(&mut self, queue: u16) -> bool {
-        self.select(queue);
-        phys::read_register::<u16>(self.common + common::QUEUE_ENABLE) == 1
+        // The device was reset: no queue is in use that wasn't set up here.
+        self.queues[usize::from(queue)].size != 0
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {
