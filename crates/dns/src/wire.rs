@@ -319,3 +319,110 @@ impl Stored {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(edns: bool, limit: usize) -> Query {
+        Query {
+            id: 7,
+            flags: flag::RD,
+            question: b"\x03WwW\x02ex\x00\x00\x01\x00\x01".to_vec(),
+            edns: edns.then_some(ClientEdns { dnssec: true }),
+            limit,
+        }
+    }
+
+    /// An answer with one address, an OPT record with the code BADVERS' upper bits, and a record
+    /// behind that.
+    fn reply() -> Vec<u8> {
+        let mut reply = query(false, 0).upstream(99, false);
+        reply[2] |= 0x80;
+        reply[7] = 1;
+        reply[11] = 2;
+        reply
+            .extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x0a\x00\x04\xc0\x00\x02\x01");
+        put_opt(&mut reply, 0, true);
+        reply
+            .extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x05\x00\x04\xc0\x00\x02\x02");
+        reply
+    }
+
+    #[test]
+    fn an_answer_is_given_on_without_the_upstreams_opt_and_what_follows_it() {
+        let stored = Stored::parse(&reply()).unwrap();
+        assert_eq!(stored.lifetime(), Some(10));
+        let mut out = Vec::new();
+        stored.answer(&query(false, 512), 4, &mut out);
+        assert_eq!(out[..12], [0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(out[12..16], *b"\x03WwW", "the client's case");
+        assert_eq!(out[out.len() - 10..], *b"\x00\x00\x00\x06\x00\x04\xc0\x00\x02\x01");
+        stored.answer(&query(true, 512), 99, &mut out);
+        assert_eq!(out[11], 1);
+        assert_eq!(out[out.len() - 11..], *b"\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00");
+        assert_eq!(out[out.len() - 21..out.len() - 17], [0; 4], "no TTL below zero");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_cut_to_the_question() {
+        let mut out = Vec::new();
+        Stored::parse(&reply()).unwrap().answer(&query(true, 30), 0, &mut out);
+        assert_eq!(out[..12], [0, 7, 0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn questions_are_compared_without_case_but_with_type() {
+        let q = |text: &[u8]| text.to_vec();
+        assert!(same_question(&q(b"\x01a\x00\x00\x01\x00\x01"), &q(b"\x01A\x00\x00\x01\x00\x01")));
+        // Types 65 and 97 differ as the letters A and a do.
+        assert!(!same_question(&q(b"\x01a\x00\x00\x41\x00\x01"), &q(b"\x01a\x00\x00\x61\x00\x01")));
+    }
+
+    #[test]
+    fn cache_keys_tell_types_and_dnssec_apart() {
+        let key = |edns: bool, rtype: u8| {
+            let mut query = query(edns, 512);
+            let at = query.question.len() - 3;
+            query.question[at] = rtype;
+            query.cache_key()
+        };
+        assert_eq!(key(true, 1), key(true, 1));
+        assert_ne!(key(true, 1), key(false, 1));
+        assert_ne!(key(true, 65), key(true, 97));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read_as_an_upstreams_answer(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+            edns in any::<bool>(),
+            age in any::<u32>(),
+        ) {
+            if let Some(stored) = Stored::parse(&bytes) {
+                stored.answer(&query(edns, 512), age, &mut Vec::new());
+            }
+        }
+
+        #[test]
+        fn any_change_of_an_answer_can_be_read(
+            changes in prop::collection::vec((0..60_usize, any::<u8>()), 1..8),
+            cut in 0..70_usize,
+        ) {
+            let mut bytes = reply();
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(cut);
+            if let Some(stored) = Stored::parse(&bytes) {
+                let mut out = Vec::new();
+                stored.answer(&query(true, 512), 1, &mut out);
+                prop_assert!(out.len() <= 512);
+            }
+        }
+    }
+}
