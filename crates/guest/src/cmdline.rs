@@ -36,6 +36,8 @@ pub(crate) struct Options<'a> {
     pub(crate) http: bool,
     /// `vnet.timeout`: of each step, in milliseconds.
     pub(crate) timeout_ms: u64,
+    /// `vnet.release=1`: whether a probe gives its lease back.
+    pub(crate) release: bool,
     /// `vnet.debug_exit`: whether QEMU's exit port gets the result.
     pub(crate) debug_exit: bool,
 }
@@ -55,6 +57,7 @@ impl<'a> Options<'a> {
             connect: None,
             http: false,
             timeout_ms: DEFAULT_TIMEOUT_MS,
+            release: false,
             debug_exit: false,
         };
         for word in line.split_ascii_whitespace() {
@@ -83,6 +86,7 @@ impl<'a> Options<'a> {
             "vnet.timeout" => {
                 self.timeout_ms = value.parse().ok().filter(|&ms| (1..=3_600_000).contains(&ms))?;
             }
+            "vnet.release" => self.release = flag(value)?,
             "vnet.debug_exit" => self.debug_exit = flag(value)?,
             _ => return None,
         }

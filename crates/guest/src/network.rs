@@ -87,7 +87,8 @@ impl<'a> Network<'a> {
         let now = self.now();
         let timer = self.interface.poll_delay(now.instant(), &self.sockets);
         let timer = timer.map_or(u64::MAX, |delay| delay.total_micros());
-        let micros = deadline.since(now).0.min(timer).min(LINK_POLL);
+        let notice = if wait::has_register() { wait::LONGEST } else { LINK_POLL };
+        let micros = deadline.since(now).0.min(timer).min(notice);
         if micros > 0 {
             wait::idle(micros);
         }

@@ -6,13 +6,13 @@ use smoltcp::iface::{SocketSet, SocketStorage};
 use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::Ipv4Address;
 
-use crate::cmdline::{Host, Options};
+use crate::cmdline::{Host, Mode, Options};
 use crate::entropy;
 use crate::network::{Handles, Lease, Network};
 use crate::nic::{Nic, NicError};
 use crate::pci::Pci;
 use crate::serial::say;
-use crate::steps::{self, Reason, dhcp, dns, outside, ping, reason};
+use crate::steps::{self, Reason, dhcp, dns, outside, ping, reason, release};
 use crate::time::{Clock, Micros};
 use crate::transport::TransportError;
 use crate::wait;
@@ -50,7 +50,12 @@ pub(crate) fn run(
     let mut probe = Probe { network: &mut network, options, ok: true };
     let lease = probe.dhcp();
     match &lease {
-        Some(lease) => probe.beyond(lease),
+        Some(lease) => {
+            probe.beyond(lease);
+            if options.release && options.mode == Mode::Probe {
+                probe.release(lease);
+            }
+        }
         None => {
             for step in ["gateway", "dns", "outside"] {
                 steps::skipped(step, "no address");
@@ -253,6 +258,12 @@ impl Probe<'_, '_, '_> {
             ),
             Err(reason) => self.failed("outside", start, &reason),
         }
+    }
+
+    /// Gives the address back. It's a courtesy, not a finding: the outcome doesn't depend on it.
+    fn release(&mut self, lease: &Lease) {
+        let outcome = if release::run(self.network, lease) { "released" } else { "not released" };
+        say!("lease {outcome} address={}", lease.address);
     }
 }
 

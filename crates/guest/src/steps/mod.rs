@@ -4,6 +4,7 @@ pub(crate) mod dhcp;
 pub(crate) mod dns;
 pub(crate) mod outside;
 pub(crate) mod ping;
+pub(crate) mod release;
 
 use core::fmt;
 
