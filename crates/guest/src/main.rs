@@ -14,6 +14,9 @@
 //! vnet-guest: STEP skipped reason="…"
 //! ```
 //!
+//! The first line is `hello`, the last one `done ok` or, if a step failed, `done failed`. What may
+//! be asked for on the command line is in [`cmdline`], what is printed afterwards in [`stay`].
+//!
 //! Nothing of std is used. It is linked (see `build.rs`) because dependencies that the guest shares
 //! with the workspace may be built with it.
 

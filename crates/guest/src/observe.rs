@@ -4,12 +4,15 @@
 //! answered, an OFFER without an ACK, an ARP request without a reply, an ICMP error.
 
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame,
-    EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Address, Ipv4Packet, UdpPacket,
+    ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol,
+    Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Address, Ipv4Packet, UdpPacket,
 };
 
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
+
+/// Sources of ARP packets that are remembered.
+const ARP_SOURCES: usize = 16;
 
 /// DHCP messages since the last DISCOVER phase began.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,8 +62,8 @@ pub(crate) struct Observed {
     mac: [u8; 6],
     /// DHCP messages.
     pub(crate) dhcp: DhcpCounts,
-    /// The last four addresses that ARP answers came from, and where the next one goes.
-    arp: [Ipv4Address; 4],
+    /// The last addresses that ARP packets came from, and where the next one goes.
+    arp: [Ipv4Address; ARP_SOURCES],
     arp_next: usize,
     /// The last ICMP error.
     pub(crate) unreachable: Option<Unreachable>,
@@ -74,15 +77,16 @@ impl Observed {
         Self {
             mac,
             dhcp: DhcpCounts::default(),
-            arp: [Ipv4Address::UNSPECIFIED; 4],
+            arp: [Ipv4Address::UNSPECIFIED; ARP_SOURCES],
             arp_next: 0,
             unreachable: None,
             lost_buffers: 0,
         }
     }
 
-    /// Whether `address` has answered ARP.
-    pub(crate) fn arp_answered(&self, address: Ipv4Address) -> bool {
+    /// Whether `address` was heard of by ARP. A request of its own counts: it makes it a neighbour
+    /// as well as an answer does (RFC 826).
+    pub(crate) fn arp_heard(&self, address: Ipv4Address) -> bool {
         self.arp.contains(&address)
     }
 
@@ -116,13 +120,13 @@ impl Observed {
 
     fn received_arp(&mut self, packet: &[u8]) {
         let Ok(packet) = ArpPacket::new_checked(packet) else { return };
-        let Ok(ArpRepr::EthernetIpv4 { operation, source_protocol_addr, .. }) =
+        let Ok(ArpRepr::EthernetIpv4 { source_protocol_addr: source, .. }) =
             ArpRepr::parse(&packet)
         else {
             return;
         };
-        if operation == ArpOperation::Reply && !self.arp_answered(source_protocol_addr) {
-            self.arp[self.arp_next] = source_protocol_addr;
+        if !self.arp_heard(source) {
+            self.arp[self.arp_next] = source;
             self.arp_next = (self.arp_next + 1) % self.arp.len();
         }
     }

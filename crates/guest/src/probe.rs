@@ -13,7 +13,7 @@ use crate::nic::{Nic, NicError};
 use crate::pci::Pci;
 use crate::serial::say;
 use crate::steps::{self, Reason, dhcp, dns, outside, ping, reason, release};
-use crate::time::{Clock, Micros};
+use crate::time::{Clock, Micros, Span};
 use crate::transport::TransportError;
 use crate::wait;
 
@@ -26,19 +26,20 @@ pub(crate) fn run(
     afterwards: impl FnOnce(&mut Network<'_>, Option<Lease>),
 ) -> bool {
     let start = clock.now();
-    let nic = match link(&mut pci, clock, options) {
+    let nic = match Nic::new(&mut pci) {
         Ok(nic) => nic,
-        Err(reason) => {
-            steps::failed("link", clock.now().since(start), &reason);
-            for step in ["dhcp", "gateway", "dns", "outside"] {
-                steps::skipped(step, "no link");
-            }
-            say!("done failed");
+        Err(error) => {
+            no_link(clock.now().since(start), &why(error));
             return false;
         }
     };
-    let mtu = nic.mtu;
-    steps::ok("link", clock.now().since(start), format_args!("mac={} mtu={mtu}", Mac(&nic)));
+    let up = wait_for_link(&nic, clock, start.plus_ms(options.timeout_ms));
+    let took = clock.now().since(start);
+    if up {
+        steps::ok("link", took, format_args!("mac={} mtu={}", Mac(&nic), nic.mtu));
+    } else {
+        no_link(took, &reason!("link down"));
+    }
     entropy::seed(nic.mac().0);
 
     let mut storage: [SocketStorage<'_>; 4] = Default::default();
@@ -47,44 +48,43 @@ pub(crate) fn run(
     let (sockets, handles) = buffers.sockets(&mut storage, host_name.as_slice());
     let mut network = Network::new(nic, sockets, handles, clock, entropy::next());
 
-    let mut probe = Probe { network: &mut network, options, ok: true };
-    let lease = probe.dhcp();
-    match &lease {
-        Some(lease) => {
-            probe.beyond(lease);
-            if options.release && options.mode == Mode::Probe {
-                probe.release(lease);
-            }
-        }
-        None => {
-            for step in ["gateway", "dns", "outside"] {
-                steps::skipped(step, "no address");
-            }
-        }
-    }
+    let mut probe = Probe { network: &mut network, options, ok: up };
+    let lease = if up { probe.all() } else { None };
     let ok = probe.ok;
-    say!("done {}", if ok { "ok" } else { "failed" });
     afterwards(&mut network, lease);
     ok
 }
 
-/// The card with its link up.
-fn link(pci: &mut Pci, clock: Clock, options: &Options<'_>) -> Result<Nic, Reason> {
-    let deadline = clock.now().plus_ms(options.timeout_ms);
-    let nic = Nic::new(pci).map_err(|error| match error {
+/// Reports that there is no link, and all that follows from it.
+fn no_link(took: Span, reason: &Reason) {
+    steps::failed("link", took, reason);
+    for step in ["dhcp", "gateway", "dns", "outside"] {
+        steps::skipped(step, "no link");
+    }
+    say!("done failed");
+}
+
+/// Why there is no card.
+fn why(error: NicError) -> Reason {
+    match error {
         NicError::None => reason!("no virtio-net device"),
         NicError::Transport(TransportError::Structure(name)) => {
             reason!("the virtio-net device has no usable {name}")
         }
         NicError::Driver(error) => reason!("the virtio-net device does not start: {error}"),
-    })?;
-    while !nic.link_is_up() {
-        if clock.now() >= deadline {
-            return Err(reason!("link down"));
-        }
-        wait::idle(deadline.since(clock.now()).0);
     }
-    Ok(nic)
+}
+
+/// Whether the link came up in time.
+fn wait_for_link(nic: &Nic, clock: Clock, deadline: Micros) -> bool {
+    while !nic.link_is_up() {
+        let now = clock.now();
+        if now >= deadline {
+            return false;
+        }
+        wait::idle(deadline.since(now).0);
+    }
+    true
 }
 
 /// Memory for the sockets.
@@ -147,6 +147,26 @@ struct Probe<'n, 'a, 'o> {
 }
 
 impl Probe<'_, '_, '_> {
+    /// All steps, and the line `done`.
+    fn all(&mut self) -> Option<Lease> {
+        let lease = self.dhcp();
+        match &lease {
+            Some(lease) => {
+                self.beyond(lease);
+                if self.options.release && self.options.mode == Mode::Probe {
+                    self.release(lease);
+                }
+            }
+            None => {
+                for step in ["gateway", "dns", "outside"] {
+                    steps::skipped(step, "no address");
+                }
+            }
+        }
+        say!("done {}", if self.ok { "ok" } else { "failed" });
+        lease
+    }
+
     fn deadline(&self, start: Micros) -> Micros {
         start.plus_ms(self.options.timeout_ms)
     }

@@ -54,7 +54,7 @@ pub(crate) fn connect(
         Some(Err(reason!("{} says: {}", error.from, error.meaning())))
     });
     result.unwrap_or_else(|| {
-        if network.nic.observed.arp_answered(next_hop) {
+        if network.nic.observed.arp_heard(next_hop) {
             Err(reason!("{address} port {port} does not answer"))
         } else {
             Err(reason!("{next_hop} does not answer ARP"))

@@ -39,7 +39,7 @@ pub(crate) fn run(
         None
     });
     answered.ok_or_else(|| {
-        if network.nic.observed.arp_answered(address) {
+        if network.nic.observed.arp_heard(address) {
             reason!("{address} answers ARP, but none of {sent} echo requests")
         } else {
             reason!("{address} does not answer ARP")
