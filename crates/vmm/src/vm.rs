@@ -1,0 +1,256 @@
+//! Putting a machine together.
+//!
+//! The order matters: KVM's interrupt controllers exist before vCPUs do, memory before what is
+//! written to it, and network cards get their taps before the first vCPU runs.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+use vnet_types::{DomainName, MacAddr};
+use vnet_virtio::GuestMemory;
+use vnet_virtio::net::Counters;
+use vnet_virtio::pci::{BAR_SIZE, Function, Parts, Platform, VirtioPci};
+use vnet_virtio::wake::Wake;
+
+use crate::acpi::{self, AcpiError};
+use crate::boot::kernel::{self, KernelError};
+use crate::boot::pvh::{self, BootData, BootError};
+use crate::devices::Board;
+use crate::devices::pci_root::{PciRoot, SLOTS};
+use crate::devices::serial::SerialPort;
+use crate::irq::KvmPlatform;
+use crate::layout;
+use crate::memory::{self, MemoryError};
+use crate::net::backend::{self, NetError, Nic, NicConfig};
+use crate::net::session::Session;
+use crate::outcome::Ending;
+use crate::vcpu::run::{Shared, Vcpu};
+use crate::vcpu::setup::{self, SetupError};
+
+/// Most processors: local APIC ids have 8 bits without x2APIC, and 255 is everyone.
+pub const MOST_CPUS: u8 = 254;
+
+/// What a machine is to be like.
+#[derive(Debug)]
+pub struct Config {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub command_line: String,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Processors.
+    pub cpus: u8,
+    /// Where the serial port's output goes; nowhere if None.
+    pub serial: Option<File>,
+    /// The domain's name.
+    pub domain: DomainName,
+    /// Where netd's paths begin.
+    pub root: PathBuf,
+    /// Network cards.
+    pub nics: Vec<NicConfig>,
+}
+
+/// A machine that is ready to run.
+#[derive(Debug)]
+pub struct Machine {
+    /// What its threads share.
+    pub shared: Arc<Shared>,
+    /// Its processors.
+    pub vcpus: Vec<Vcpu>,
+    /// KVM's descriptor, which has to outlive the machine.
+    pub fd: Arc<VmFd>,
+    /// Connections to netd, one for each card on one of its networks.
+    pub sessions: Vec<Session>,
+    /// Address and counters of each card.
+    pub nics: Vec<(MacAddr, Arc<Counters>)>,
+}
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// There is no `/dev/kvm`.
+    #[error(
+        "/dev/kvm is missing: switch on virtualisation in the firmware, and load kvm_intel or kvm_amd"
+    )]
+    NoKvm,
+    /// `/dev/kvm` may not be used.
+    #[error("no permission for /dev/kvm: join the group kvm, or run as root")]
+    KvmPermission,
+    /// `/dev/kvm` does not work.
+    #[error("cannot open /dev/kvm")]
+    KvmOpen(#[source] kvm_ioctls::Error),
+    /// KVM is too old.
+    #[error("this kernel's KVM lacks {0}: use Linux 4.14 or later")]
+    Lacks(&'static str),
+    /// KVM refused something.
+    #[error("KVM cannot {what}")]
+    Kvm {
+        /// What it was asked for.
+        what: &'static str,
+        /// Its answer.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// The number of processors makes no sense.
+    #[error("a machine has 1 to {most} CPUs here, not {asked}")]
+    Cpus {
+        /// What was asked for.
+        asked: u8,
+        /// What is possible.
+        most: u8,
+    },
+    /// A descriptor cannot be made.
+    #[error("cannot make an event descriptor")]
+    Event(#[from] io::Error),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// No boot data.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// No ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// No processor.
+    #[error(transparent)]
+    Vcpu(#[from] SetupError),
+    /// No network card.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
+    move |source| VmError::Kvm { what, source }
+}
+
+/// Opens `/dev/kvm` and sees to it that everything that a machine needs is there.
+fn open_kvm() -> Result<Kvm, VmError> {
+    let kvm = Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => VmError::NoKvm,
+        libc::EACCES | libc::EPERM => VmError::KvmPermission,
+        _ => VmError::KvmOpen(error),
+    })?;
+    for (cap, name) in [
+        (Cap::UserMemory, "user memory"),
+        (Cap::Irqchip, "interrupt controllers"),
+        (Cap::Irqfd, "irqfd"),
+        (Cap::Ioeventfd, "ioeventfd"),
+        (Cap::SignalMsi, "message-signalled interrupts"),
+        (Cap::ImmediateExit, "immediate exits"),
+    ] {
+        if !kvm.check_extension(cap) {
+            return Err(VmError::Lacks(name));
+        }
+    }
+    Ok(kvm)
+}
+
+/// A machine as `config` says.
+///
+/// # Errors
+/// See [`VmError`]. Nothing is left behind.
+pub fn build(mut config: Config) -> Result<Machine, VmError> {
+    let kvm = open_kvm()?;
+    let most = u8::try_from(kvm.get_max_vcpus()).unwrap_or(MOST_CPUS).min(MOST_CPUS);
+    if !(1..=most).contains(&config.cpus) {
+        return Err(VmError::Cpus { asked: config.cpus, most });
+    }
+    let memory = memory::reserve(config.memory_mib)?;
+    let kernel = kernel::load(&config.kernel, &memory)?;
+    let rsdp = acpi::write(&memory, config.cpus)?;
+    let initrd = config.initrd.as_deref();
+    pvh::write(&memory, &BootData { kernel, command_line: &config.command_line, initrd, rsdp })?;
+
+    let fd = Arc::new(create_vm(&kvm, &memory)?);
+    let line = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
+    fd.register_irqfd(&line, layout::SERIAL_IRQ).map_err(kvm_error("take serial interrupts"))?;
+    let serial = SerialPort::new(line, config.serial.take());
+    let wake = Arc::new(Wake::default());
+    let mut cards = attach_nics(&config)?;
+    let platform: Arc<dyn Platform> = Arc::new(KvmPlatform::new(Arc::clone(&fd)));
+    let sessions = cards.iter_mut().filter_map(|nic| nic.session.take()).collect();
+    let nics = cards.iter().map(|nic| (nic.mac, Arc::clone(&nic.counters))).collect();
+    let functions = place_nics(cards, &memory, &platform, &wake)?;
+    let board = Board::new(serial, PciRoot::new(functions));
+
+    let mut vcpus = Vec::new();
+    for number in 0..config.cpus {
+        let vcpu = fd.create_vcpu(number.into()).map_err(kvm_error("make a vCPU"))?;
+        setup::common(&kvm, &vcpu, number, config.cpus)?;
+        if number == 0 {
+            setup::first(&vcpu, kernel.entry)?;
+        }
+        vcpus.push(Vcpu { fd: vcpu, number });
+    }
+    let ending = Ending::new()?;
+    let shared = Arc::new(Shared { board, wake, ending, stop: AtomicBool::new(false) });
+    Ok(Machine { shared, vcpus, fd, sessions, nics })
+}
+
+/// Gets a tap for each card.
+fn attach_nics(config: &Config) -> Result<Vec<Nic>, NetError> {
+    if config.nics.len() >= SLOTS {
+        return Err(NetError::TooMany);
+    }
+    let numbered = config.nics.iter().zip(0..);
+    numbered
+        .map(|(nic, number)| backend::attach(nic, number, &config.domain, &config.root))
+        .collect()
+}
+
+/// Puts each card on the PCI bus, its BAR behind the one before.
+fn place_nics(
+    cards: Vec<Nic>,
+    memory: &GuestMemory,
+    platform: &Arc<dyn Platform>,
+    wake: &Arc<Wake>,
+) -> io::Result<Vec<Box<dyn Function>>> {
+    let bars = (layout::PCI_WINDOW as u32..).step_by(BAR_SIZE as usize);
+    let place = |(nic, bar): (Nic, u32)| {
+        let parts = Parts {
+            device: Box::new(nic.device),
+            memory: memory.clone(),
+            platform: Arc::clone(platform),
+            wake: Arc::clone(wake),
+            bar,
+        };
+        Ok(Box::new(VirtioPci::new(parts)?) as Box<dyn Function>)
+    };
+    cards.into_iter().zip(bars).map(place).collect()
+}
+
+/// A virtual machine with its memory and KVM's own PIC, I/O APIC, local APICs and PIT.
+fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd, VmError> {
+    let fd = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
+    fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(kvm_error("place its identity map"))?;
+    fd.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place its TSS"))?;
+    fd.create_irq_chip().map_err(kvm_error("make interrupt controllers"))?;
+    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    fd.create_pit2(pit).map_err(kvm_error("make an interval timer"))?;
+    for (slot, region) in memory.iter().enumerate() {
+        let slot = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the region is a mapping of this size that stays until the process ends.
+        unsafe { fd.set_user_memory_region(slot) }.map_err(kvm_error("take guest memory"))?;
+    }
+    Ok(fd)
+}
