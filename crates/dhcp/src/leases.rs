@@ -26,7 +26,7 @@ impl Leases {
         self.by_client.get(client).and_then(|ip| self.by_ip.get(ip))
     }
 
-    /// The lease that took `name` last.
+    /// The lease that has `name`, or had it last.
     pub(crate) fn of_name(&self, name: &DnsName) -> Option<&Lease> {
         self.by_name.get(name).and_then(|ip| self.by_ip.get(ip))
     }
@@ -55,7 +55,10 @@ impl Leases {
         if lease.state != LeaseState::Declined {
             self.by_client.insert(lease.client.clone(), lease.ip);
         }
-        if let Some(name) = &lease.hostname {
+        // Leases come in any order at a start: the name is the latest one's.
+        if let Some(name) = &lease.hostname
+            && self.of_name(name).is_none_or(|holder| holder.expires <= lease.expires)
+        {
             self.by_name.insert(name.clone(), lease.ip);
         }
         self.by_ip.insert(lease.ip, lease);

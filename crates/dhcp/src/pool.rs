@@ -286,7 +286,8 @@ impl Pool {
         let holder = self.leases.of_name(name);
         let taken =
             holder.is_some_and(|l| l.is_live(now.unix) && l.ip != ip && l.client != client.key);
-        !taken && !self.reservations.has_name(name)
+        let reserved = self.reservations.of_mac(client.mac).and_then(|own| own.hostname.as_ref());
+        !taken && (reserved == Some(name) || !self.reservations.has_name(name))
     }
 
     fn live_lease(&self, client: &Client, ip: Ipv4Addr, now: Now) -> Option<&Lease> {

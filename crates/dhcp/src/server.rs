@@ -423,12 +423,12 @@ impl Server {
     ) -> (Option<DnsName>, Option<DnsName>) {
         let client = &message.client;
         let reserved = self.pool.reservations().of_mac(client.mac);
-        if let Some(name) = reserved.and_then(|reservation| reservation.hostname.clone()) {
-            return (Some(name), None);
-        }
+        let reserved = reserved.and_then(|reservation| reservation.hostname.as_ref());
         // A client need not repeat its name when it renews.
         let before = self.pool.leases().of_client(&client.key).and_then(|l| l.hostname.as_ref());
-        let Some(name) = message.hostname.as_ref().or(before) else { return (None, None) };
+        let Some(name) = reserved.or(message.hostname.as_ref()).or(before) else {
+            return (None, None);
+        };
         if self.pool.may_be_called(name, client, ip, now) {
             (Some(name.clone()), None)
         } else {

@@ -412,6 +412,32 @@ fn the_first_to_take_a_name_keeps_it_while_its_lease_lasts() {
 }
 
 #[test]
+fn a_name_is_still_its_holder_s_after_a_crash() {
+    let mut net = Net::new();
+    let high = net.dora(&discover(1).named("web").option(50, &ip(200).octets()));
+    net.pass(u64::from(LEASE));
+    let low = net.dora(&discover(2).named("web").option(50, &ip(100).octets()));
+    net.crash();
+    net.hears(&renew(1, high)).acked();
+    assert_eq!(net.lease(high).unwrap().hostname, None);
+    assert_eq!(net.lease(low).unwrap().hostname.as_ref().unwrap().as_str(), "web");
+}
+
+#[test]
+fn a_name_that_is_reserved_while_another_guest_has_it_moves_when_that_one_renews() {
+    let mut net = Net::new();
+    let name = |net: &Net, ip| net.lease(ip).unwrap().hostname.clone().map(String::from);
+    let holder = net.dora(&discover(2).named("db"));
+    let reservations = vec![reservation(1, 50, Some("db"))];
+    net.server.reconfigure(ServerConfig { reservations, ..config() }).unwrap();
+    let reserved = net.dora(&discover(1));
+    assert_eq!((name(&net, holder).as_deref(), name(&net, reserved)), (Some("db"), None));
+    net.hears(&renew(2, holder)).acked();
+    net.hears(&renew(1, reserved)).acked();
+    assert_eq!((name(&net, holder), name(&net, reserved).as_deref()), (None, Some("db")));
+}
+
+#[test]
 fn a_short_lease_is_given_to_who_asks_and_a_long_one_is_not() {
     let mut net = Net::new();
     let seconds = |net: &mut Net, asked: u32| {

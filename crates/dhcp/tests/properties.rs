@@ -200,7 +200,7 @@ fn run(steps: &[Step]) -> Result<(Vec<String>, Vec<u8>), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_address_has_two_live_clients(steps in prop::collection::vec(step(), 1..120)) {
