@@ -51,8 +51,9 @@ mod wait;
 use acpi::Acpi;
 use cmdline::{Mode, Options};
 use pci::Pci;
-use serial::say;
+use serial::{Quoted, say};
 use start_info::StartInfo;
+use steps::reason;
 use time::Clock;
 
 /// Entered from the assembly in [`boot`], in ring 3, once.
@@ -68,7 +69,7 @@ extern "C" fn rust_main(start_info: usize) -> ! {
         clock.source.name()
     );
     let options = Options::parse(info.command_line(), |word| {
-        say!("option ignored word=\"{word}\"");
+        say!("option ignored word={}", Quoted(word));
     });
     power::configure(acpi.power_off, options.debug_exit);
     let pci = Pci::new(&acpi, info);
@@ -82,9 +83,11 @@ extern "C" fn rust_main(start_info: usize) -> ! {
 /// Where a panic ends: a line, and off. `build.rs` puts it in the place of std's handler.
 #[unsafe(no_mangle)]
 fn vnet_guest_panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let reason = reason!("{}", info.message());
+    let reason = Quoted(reason.as_str());
     match info.location() {
-        Some(at) => say!("panic at={}:{} reason=\"{}\"", at.file(), at.line(), info.message()),
-        None => say!("panic reason=\"{}\"", info.message()),
+        Some(at) => say!("panic at={}:{} reason={reason}", at.file(), at.line()),
+        None => say!("panic reason={reason}"),
     }
     say!("done failed");
     power::off(false)

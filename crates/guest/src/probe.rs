@@ -11,7 +11,7 @@ use crate::entropy;
 use crate::network::{Handles, Lease, Network};
 use crate::nic::{Nic, NicError};
 use crate::pci::Pci;
-use crate::serial::say;
+use crate::serial::{Quoted, say};
 use crate::steps::{self, Reason, dhcp, dns, outside, ping, reason, release};
 use crate::time::{Clock, Micros, Span};
 use crate::transport::TransportError;
@@ -274,7 +274,7 @@ impl Probe<'_, '_, '_> {
             Ok((address, Some(reply))) => steps::ok(
                 "outside",
                 took,
-                format_args!("address={address} port={port} reply=\"{}\"", reply.as_str()),
+                format_args!("address={address} port={port} reply={}", Quoted(reply.as_str())),
             ),
             Err(reason) => self.failed("outside", start, &reason),
         }

@@ -48,6 +48,20 @@ impl<const N: usize> Write for Text<N> {
     }
 }
 
+/// Text in double quotes. A quote within it becomes an apostrophe, so that a reader needs to know
+/// no escapes.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for character in self.0.chars() {
+            f.write_char(if character == '"' { '\'' } else { character })?;
+        }
+        f.write_char('"')
+    }
+}
+
 /// Prints one line, with `vnet-guest: ` before it.
 pub(crate) fn print(arguments: fmt::Arguments<'_>) {
     let mut line = Text::<LINE>::new();

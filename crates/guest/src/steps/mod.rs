@@ -8,7 +8,7 @@ pub(crate) mod release;
 
 use core::fmt;
 
-use crate::serial::{Text, say};
+use crate::serial::{Quoted, Text, say};
 use crate::time::Span;
 
 /// The longest reason.
@@ -35,10 +35,10 @@ pub(crate) fn ok(step: &str, took: Span, facts: fmt::Arguments<'_>) {
 
 /// Prints `STEP failed ms=… reason="…"`.
 pub(crate) fn failed(step: &str, took: Span, reason: &Reason) {
-    say!("{step} failed ms={took} reason=\"{}\"", reason.as_str());
+    say!("{step} failed ms={took} reason={}", Quoted(reason.as_str()));
 }
 
 /// Prints `STEP skipped reason="…"`.
 pub(crate) fn skipped(step: &str, reason: &str) {
-    say!("{step} skipped reason=\"{reason}\"");
+    say!("{step} skipped reason={}", Quoted(reason));
 }

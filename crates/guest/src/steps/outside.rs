@@ -102,10 +102,9 @@ pub(crate) fn request(
     }
 }
 
-/// What a byte from outside is printed as: nothing that ends the quotes, or moves a cursor.
+/// What a byte from outside is printed as: nothing that moves a cursor.
 fn printable(byte: u8) -> char {
     match byte {
-        b'"' | b'\\' => '?',
         b' '..=b'~' => char::from(byte),
         _ => '?',
     }
