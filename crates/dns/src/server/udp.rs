@@ -36,7 +36,8 @@ pub(super) async fn serve(
                 }
             }
         }
-        for _ in 0..BATCH {
+        let mut answered = 0;
+        while answered < BATCH {
             let (len, client) = match socket.try_recv_from(&mut request) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -46,6 +47,7 @@ pub(super) async fn serve(
                     break;
                 }
             };
+            answered += 1;
             match handler.step(&request[..len], client, Transport::Udp, &mut reply) {
                 Step::Drop => {}
                 // Where the buffer is full or the client unreachable, the client asks again.
@@ -61,7 +63,9 @@ pub(super) async fn serve(
             }
         }
         while forwards.try_join_next().is_some() {}
-        tokio::task::yield_now().await;
+        if answered == BATCH {
+            tokio::task::yield_now().await;
+        }
     }
     // The tasks hold the socket: it is closed when the last of them is gone.
     forwards.shutdown().await;
