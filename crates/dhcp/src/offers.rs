@@ -1,7 +1,7 @@
 //! Addresses that were offered and not yet taken: each address and each client at most once,
 //! for a short time, in memory only (RFC 2131 §3.1, step 2).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::message::Client;
 /// Outstanding offers.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
-    by_ip: HashMap<Ipv4Addr, (Client, Duration)>,
-    by_client: HashMap<ClientKey, Ipv4Addr>,
+    by_ip: BTreeMap<Ipv4Addr, (Client, Duration)>,
+    by_client: BTreeMap<ClientKey, Ipv4Addr>,
     by_end: BTreeSet<(Duration, Ipv4Addr)>,
 }
 
