@@ -20,5 +20,8 @@ pub mod pci;
 pub mod queue;
 pub mod wake;
 
+#[cfg(test)]
+mod testing;
+
 /// Guest memory as all parts of the machine share it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -15,6 +15,9 @@ pub mod rx;
 pub mod tx;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use counters::{Counters, Figures};
 pub use device::{Link, NetDevice};
 

@@ -21,6 +21,9 @@ use crate::queue::{Chain, Direction, Ring, RingError};
 const LARGEST: usize = (64 << 10) + 64;
 /// Pieces of memory that one `readv` takes (`UIO_MAXIOV`), less one for the spill buffer.
 const MAX_PARTS: usize = 1023;
+/// Pieces after which no more chains are gathered: another one has 512 at most, for a queue has
+/// 256 descriptors, each of which lies in two regions of memory at most.
+const ENOUGH_PARTS: usize = 511;
 /// Where `num_buffers` is in the header (virtio 1.2 §5.1.6).
 const NUM_BUFFERS: usize = 10;
 
@@ -158,7 +161,7 @@ impl RxQueue {
     fn gather(&mut self, bytes: usize) -> Result<(), RingError> {
         while self.room < bytes
             && (self.mode.is_mergeable || self.chains.is_empty())
-            && self.parts.len() - self.first < MAX_PARTS
+            && self.parts.len() - self.first < ENOUGH_PARTS
         {
             if self.first > MAX_PARTS / 2 {
                 self.parts.drain(..self.first);
@@ -179,7 +182,7 @@ impl RxQueue {
     fn can_never_hold(&self, bytes: usize) -> bool {
         let is_all = if self.mode.is_mergeable {
             self.chains.len() >= usize::from(self.ring.size())
-                || self.parts.len() - self.first >= MAX_PARTS
+                || self.parts.len() - self.first >= ENOUGH_PARTS
         } else {
             !self.chains.is_empty()
         };

@@ -21,6 +21,9 @@ mod platform;
 mod signals;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 pub use function::{Function, READ_NOTHING};
 pub use platform::{MsiMessage, MsiVector, Platform};
 pub use transport::{BAR_SIZE, Parts, VirtioPci};

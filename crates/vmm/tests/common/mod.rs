@@ -48,9 +48,14 @@ pub(crate) fn file(bytes: &[u8]) -> TempPath {
     file.into_temp_path()
 }
 
+/// The VMM, to be given arguments.
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vnet-vmm"))
+}
+
 /// Runs the VMM with `arguments`.
 pub(crate) fn vmm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vnet-vmm")).args(arguments).output().unwrap()
+    command().args(arguments).output().unwrap()
 }
 
 /// Runs the VMM on a kernel of `code`, with `more` arguments.
