@@ -1,1 +1,26 @@
 //! The network daemon.
+//!
+//! ```text
+//! http ──► daemon (one owner of state) ──► store      definitions on disk
+//! ports ─►   │                        ├──► reconcile  observe, plan, execute, observe
+//!            │                        └──► services   DHCP and DNS, a pair for each network
+//!            └──◄ leases              one writer for all networks' leases
+//! ```
+//!
+//! netd may be killed at any instant: what it made is in the ledger before it is made, and a
+//! lease is on disk before its ACK leaves. Guests keep their links and leases meanwhile.
+
+pub mod access;
+pub mod daemon;
+pub mod failure;
+pub mod http;
+pub mod instance;
+pub mod leases;
+mod network_view;
+pub mod ports;
+mod reconcile;
+mod request;
+pub mod run;
+mod services;
+mod store;
+mod watch;

@@ -1,0 +1,632 @@
+//! The one owner of netd's state. Requests are done one after another, each whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use vnet_api::client::{Guests, Run};
+use vnet_api::model::{
+    BrokenDefinition, Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network, State, Status,
+};
+use vnet_api::paths::Paths;
+use vnet_api::ports;
+use vnet_dns::Upstreams;
+use vnet_kernel::{Kernel, Routes};
+use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation};
+use vnet_tap::Tap;
+use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
+
+use crate::failure::{chain, failed, invalid, no_network, refuse};
+use crate::leases::LeaseWriter;
+use crate::services::{Services, unix_now};
+use crate::{network_view, reconcile, request, store};
+
+/// What netd knows and does, for any number of askers.
+pub struct Shared {
+    daemon: Mutex<Daemon>,
+    this: std::sync::Weak<Self>,
+}
+
+struct Daemon {
+    paths: Paths,
+    kernel: Kernel,
+    writer: LeaseWriter,
+    upstreams: Upstreams,
+    /// As they are on disk, but for running ones: as they were when they were started.
+    networks: BTreeMap<NetworkName, NetworkDefinition>,
+    broken: Vec<BrokenDefinition>,
+    /// The networks that are up.
+    running: BTreeMap<NetworkName, Services>,
+    /// Those that should be and aren't, and why.
+    failed: BTreeMap<NetworkName, String>,
+}
+
+impl Shared {
+    /// Reads the definitions and starts the networks that should be up. One that cannot be
+    /// started hinders no other.
+    ///
+    /// # Errors
+    /// The host's state cannot be read, or the definitions cannot.
+    pub async fn start_up(
+        paths: Paths,
+        kernel: Kernel,
+        writer: LeaseWriter,
+        upstreams: Upstreams,
+    ) -> Result<Arc<Self>, ErrorBody> {
+        let mut daemon = Daemon {
+            paths,
+            kernel,
+            writer,
+            upstreams,
+            networks: BTreeMap::new(),
+            broken: Vec::new(),
+            running: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        };
+        daemon.start_up().await?;
+        Ok(Arc::new_cyclic(|this| Self { daemon: Mutex::new(daemon), this: this.clone() }))
+    }
+
+    /// netd itself, and the definitions that it cannot use.
+    pub async fn status(&self) -> Status {
+        let mut daemon = self.daemon.lock().await;
+        if let Err(error) = daemon.read_definitions() {
+            tracing::warn!("{}", error.message);
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            broken: daemon.broken.clone(),
+        }
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// The host's state cannot be read.
+    pub async fn networks(&self) -> Result<Vec<Network>, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        let observed = daemon.observe(Routes::Skip).await?;
+        Ok(daemon.networks.values().map(|network| daemon.view(network, &observed)).collect())
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// It is not there, or the host's state cannot be read.
+    pub async fn network(&self, name: &NetworkName) -> Result<Network, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        let observed = daemon.observe(Routes::Skip).await?;
+        Ok(daemon.view(daemon.definition(name)?, &observed))
+    }
+
+    /// Defines a network and starts it.
+    ///
+    /// # Errors
+    /// It exists, clashes with something, or the host refuses; nothing has changed then.
+    pub async fn create(&self, request: CreateNetwork, run: Run) -> Result<Changed, ErrorBody> {
+        let result = self.daemon.lock().await.create(request, run).await;
+        self.settle();
+        result
+    }
+
+    /// Stops a network and removes its definition and its leases.
+    ///
+    /// # Errors
+    /// It is not there, guests are on it, or the host refuses; nothing has changed then.
+    pub async fn delete(
+        &self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        let result = self.daemon.lock().await.delete(name, guests, run).await;
+        self.settle();
+        result
+    }
+
+    /// Starts a network.
+    ///
+    /// # Errors
+    /// It is not there, clashes with something, or the host refuses; nothing has changed then.
+    pub async fn start(&self, name: &NetworkName, run: Run) -> Result<Changed, ErrorBody> {
+        let result = self.daemon.lock().await.start(name, run).await;
+        self.settle();
+        result
+    }
+
+    /// Stops a network.
+    ///
+    /// # Errors
+    /// It is not there, guests are on it, or the host refuses; nothing has changed then.
+    pub async fn stop(
+        &self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        let result = self.daemon.lock().await.stop(name, guests, run).await;
+        self.settle();
+        result
+    }
+
+    /// Sets whether netd starts a network when it starts itself.
+    ///
+    /// # Errors
+    /// It is not there, or its definition cannot be written.
+    pub async fn autostart(&self, name: &NetworkName, on: bool) -> Result<Changed, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        daemon.definition(name)?;
+        store::set_autostart(&daemon.paths, name, on).map_err(|error| failed(&error))?;
+        if let Some(network) = daemon.networks.get_mut(name) {
+            network.autostart = on;
+        }
+        let observed = daemon.observe(Routes::Skip).await?;
+        let network = daemon.view(daemon.definition(name)?, &observed);
+        Ok(Changed { network: Some(network), plan: Vec::new(), notes: Vec::new() })
+    }
+
+    /// The leases of one network, or of all that are up.
+    ///
+    /// # Errors
+    /// The network is not there.
+    pub async fn leases(&self, network: Option<&NetworkName>) -> Result<Vec<Lease>, ErrorBody> {
+        let daemon = self.daemon.lock().await;
+        if let Some(name) = network {
+            daemon.definition(name)?;
+        }
+        let now = unix_now();
+        let wanted = |name: &NetworkName| network.is_none_or(|network| network == name);
+        let of_one = |(name, services): (&NetworkName, &Services)| -> Vec<Lease> {
+            services.leases().iter().map(|lease| lease_view(name, lease, now)).collect()
+        };
+        Ok(daemon.running.iter().filter(|(name, _)| wanted(name)).flat_map(of_one).collect())
+    }
+
+    /// Makes a port on a network, and gives its descriptors away.
+    ///
+    /// # Errors
+    /// The network is not up, the port is there already, or the host refuses.
+    pub async fn attach(
+        &self,
+        network: &NetworkName,
+        domain: DomainName,
+        nic: u8,
+        mac: MacAddr,
+        queues: u16,
+    ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
+        let alias = Alias::Port { network: network.clone(), domain, nic, mac };
+        self.daemon.lock().await.attach(network, alias, mac, queues).await
+    }
+
+    /// The state of a port that was made before netd's last start.
+    ///
+    /// # Errors
+    /// There is no such port.
+    pub async fn resume(&self, port: &IfName) -> Result<ports::Port, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        let observed = daemon.observe(Routes::Skip).await?;
+        let link = observed.links.get(port.as_str());
+        match link.and_then(|link| Some((link, link.alias.as_deref()?.parse().ok()?))) {
+            Some((link, Alias::Port { .. })) => Ok(ports::Port {
+                name: port.clone(),
+                mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+                link_up: true,
+            }),
+            _ => Err(refuse(ErrorKind::NotFound, format!("there is no port {port}"))),
+        }
+    }
+
+    /// What makes the next request quick, when nobody waits for it.
+    fn settle(&self) {
+        let Some(this) = self.this.upgrade() else { return };
+        tokio::spawn(async move {
+            if let Err(error) = this.daemon.lock().await.kernel.settle().await {
+                tracing::debug!("{}", chain(&error));
+            }
+        });
+    }
+}
+
+impl Daemon {
+    async fn start_up(&mut self) -> Result<(), ErrorBody> {
+        self.read_definitions()?;
+        let observed = self.observe(Routes::Read).await?;
+        let wanted: Vec<NetworkDefinition> = self
+            .networks
+            .values()
+            .filter(|network| {
+                observed.ledger.wanted.get(&network.name).copied().unwrap_or(network.autostart)
+            })
+            .cloned()
+            .collect();
+        let mut accepted: Vec<&NetworkDefinition> = Vec::new();
+        for network in &wanted {
+            match request::check_clash(network, &observed, &accepted) {
+                Ok(()) => accepted.push(network),
+                Err(error) => self.fail(&network.name, error),
+            }
+        }
+        let all: BTreeSet<_> = accepted.iter().map(|network| network.name.clone()).collect();
+        let Err(error) = self.switch(all.clone()).await else { return Ok(()) };
+        if all.is_empty() {
+            return Err(error);
+        }
+        // One of them is the culprit: the others are not to suffer for it.
+        for name in all {
+            let more = self.running.keys().cloned().chain([name.clone()]).collect();
+            if let Err(error) = self.switch(more).await {
+                self.fail(&name, error);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, name: &NetworkName, error: ErrorBody) {
+        tracing::error!("network {name} cannot be started: {}", error.message);
+        self.failed.insert(name.clone(), error.message);
+    }
+
+    async fn create(&mut self, request: CreateNetwork, run: Run) -> Result<Changed, ErrorBody> {
+        self.read_definitions()?;
+        let name = request.name.clone();
+        self.check_is_new(&name)?;
+        let observed = self.observe(Routes::Read).await?;
+        let others: Vec<_> = self.networks.values().collect();
+        let (definition, notes) = request::complete(request, &observed, &others)?;
+        self.networks.insert(name.clone(), definition.clone());
+        let result = self.define_and_start(&definition, &observed, run).await;
+        if result.is_err() || run == Run::Dry {
+            self.networks.remove(&name);
+        }
+        result.map(|changed| Changed { notes, ..changed })
+    }
+
+    fn check_is_new(&self, name: &NetworkName) -> Result<(), ErrorBody> {
+        if self.networks.contains_key(name) {
+            let message = format!(
+                "there is a network {name} already: `vnet show {name}` shows it, `vnet delete \
+                 {name}` removes it"
+            );
+            return Err(refuse(ErrorKind::Conflict, message));
+        }
+        let path = self.paths.network(name).display().to_string();
+        if let Some(broken) = self.broken.iter().find(|broken| broken.path == path) {
+            let message = format!("{path} is there, but cannot be used: {}", broken.reason);
+            return Err(refuse(ErrorKind::Conflict, message));
+        }
+        Ok(())
+    }
+
+    async fn define_and_start(
+        &mut self,
+        definition: &NetworkDefinition,
+        observed: &Observed,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        let name = &definition.name;
+        if run == Run::Dry {
+            return self.plan_for(self.with(name), observed);
+        }
+        // The file first: netd, should it die now, finishes what was begun.
+        store::write(&self.paths, definition).map_err(|error| failed(&error))?;
+        let result = self.bring_up(name, observed).await;
+        if result.is_err()
+            && let Err(error) = store::remove(&self.paths, name)
+        {
+            tracing::error!("{}", chain(&error));
+        }
+        result
+    }
+
+    async fn start(&mut self, name: &NetworkName, run: Run) -> Result<Changed, ErrorBody> {
+        self.read_definitions()?;
+        let definition = self.definition(name)?.clone();
+        if self.running.contains_key(name) {
+            let observed = self.observe(Routes::Skip).await?;
+            let network = self.view(&definition, &observed);
+            let notes = vec![format!("the network {name} is up already")];
+            return Ok(Changed { network: Some(network), plan: Vec::new(), notes });
+        }
+        let observed = self.observe(Routes::Read).await?;
+        let others: Vec<_> =
+            self.networks.values().filter(|other| self.running.contains_key(&other.name)).collect();
+        request::check_clash(&definition, &observed, &others)?;
+        match run {
+            Run::Dry => self.plan_for(self.with(name), &observed),
+            Run::Real => self.bring_up(name, &observed).await,
+        }
+    }
+
+    async fn bring_up(
+        &mut self,
+        name: &NetworkName,
+        observed: &Observed,
+    ) -> Result<Changed, ErrorBody> {
+        let plan = self.plan_for(self.with(name), observed)?.plan;
+        self.switch(self.with(name)).await?;
+        self.want(name, Some(true))?;
+        self.failed.remove(name);
+        let observed = self.observe(Routes::Skip).await?;
+        let network = self.view(self.definition(name)?, &observed);
+        Ok(Changed { network: Some(network), plan, notes: Vec::new() })
+    }
+
+    async fn stop(
+        &mut self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        self.definition(name)?;
+        let mut changed = self.take_down(name, guests, run).await?;
+        if run == Run::Real {
+            self.want(name, Some(false))?;
+            self.failed.remove(name);
+            let observed = self.observe(Routes::Skip).await?;
+            changed.network = Some(self.view(self.definition(name)?, &observed));
+        }
+        Ok(changed)
+    }
+
+    async fn delete(
+        &mut self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        self.definition(name)?;
+        let was_up = self.running.contains_key(name);
+        let changed = self.take_down(name, guests, run).await?;
+        if run == Run::Dry {
+            return Ok(changed);
+        }
+        if let Err(error) = store::remove(&self.paths, name) {
+            if was_up && let Err(again) = self.switch(self.with(name)).await {
+                self.fail(name, again);
+            }
+            return Err(failed(&error));
+        }
+        self.networks.remove(name);
+        self.failed.remove(name);
+        self.want(name, None)?;
+        let journal = self.writer.journal(self.paths.leases(name));
+        if let Err(error) = journal.remove().await {
+            tracing::warn!("cannot remove {}: {error}", journal.path().display());
+        }
+        Ok(changed)
+    }
+
+    async fn take_down(
+        &mut self,
+        name: &NetworkName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<Changed, ErrorBody> {
+        let observed = self.observe(Routes::Skip).await?;
+        let ports = network_view::ports(name, &observed);
+        if guests == Guests::Respect && !ports.is_empty() {
+            let names: BTreeSet<_> = ports.iter().map(|port| port.domain.as_str()).collect();
+            let names: Vec<_> = names.into_iter().collect();
+            let message = format!(
+                "guests are on the network {name}: {}; stop them, or cut them off with --force",
+                names.join(", ")
+            );
+            return Err(refuse(ErrorKind::Conflict, message));
+        }
+        let rest: BTreeSet<_> =
+            self.running.keys().filter(|other| *other != name).cloned().collect();
+        let changed = self.plan_for(rest.clone(), &observed)?;
+        if run == Run::Real {
+            self.switch(rest).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn attach(
+        &mut self,
+        network: &NetworkName,
+        alias: Alias,
+        mac: MacAddr,
+        queues: u16,
+    ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
+        let definition = self.definition(network)?.clone();
+        if !self.running.contains_key(network) {
+            let message = format!("the network {network} is not up: `vnet start {network}`");
+            return Err(refuse(ErrorKind::Conflict, message));
+        }
+        if mac.is_multicast() {
+            let message = format!("{mac} is a group address, which no guest can have");
+            return Err(refuse(ErrorKind::Invalid, message));
+        }
+        let observed = self.observe(Routes::Skip).await?;
+        check_port_is_new(&alias, mac, network, &observed)?;
+        let tap =
+            Tap::create(BRIDGE_PORT_PATTERN, queues.into()).map_err(|error| invalid(&error))?;
+        let port = tap.name().clone();
+        let mut steps = vec![
+            Operation::SetAlias { link: port.clone(), alias },
+            Operation::SetMtu { link: port.clone(), mtu: definition.mtu },
+        ];
+        if observed.ipv6 {
+            steps.push(Operation::DisableIpv6 { link: port.clone() });
+        }
+        steps.push(Operation::Enslave { port: port.clone(), bridge: definition.bridge });
+        steps.push(Operation::SetUp { link: port.clone() });
+        for step in steps {
+            // On failure, the tap goes with its descriptors.
+            self.kernel.execute(&step).await.map_err(|error| failed(&error))?;
+        }
+        let mtu = u16::try_from(definition.mtu).unwrap_or(u16::MAX);
+        Ok((ports::Port { name: port, mtu, link_up: true }, tap.into_queues()))
+    }
+
+    /// Makes `to` the networks that are up, with their services; on failure, what was up before
+    /// is up again.
+    async fn switch(&mut self, to: BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+        let before: BTreeSet<_> = self.running.keys().cloned().collect();
+        let result = self.try_switch(&to).await;
+        if result.is_err()
+            && let Err(error) = self.try_switch(&before).await
+        {
+            tracing::error!("the state of before cannot be restored: {}", error.message);
+        }
+        result
+    }
+
+    async fn try_switch(&mut self, to: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+        let observed = self.observe(Routes::Skip).await?;
+        let desired = reconcile::desired(self.definitions_of(to), &observed);
+        let plan = reconcile::plan(&desired, &observed)?;
+        let ending: Vec<_> =
+            self.running.keys().filter(|name| !to.contains(*name)).cloned().collect();
+        for name in ending {
+            if let Some(services) = self.running.remove(&name) {
+                services.stop().await;
+            }
+        }
+        reconcile::execute(&mut self.kernel, &plan, &desired).await?;
+        for (name, (network, mac)) in desired.networks {
+            if self.running.contains_key(&name) {
+                continue;
+            }
+            let link = observed.links.get(network.bridge.as_str());
+            let mac = link.and_then(|link| link.mac).unwrap_or(mac);
+            let journal = self.writer.journal(self.paths.leases(&name));
+            let services = Services::start(&network, mac, journal, &self.upstreams)
+                .await
+                .map_err(|error| failed(&error))?;
+            self.running.insert(name, services);
+        }
+        Ok(())
+    }
+
+    fn plan_for(
+        &self,
+        up: BTreeSet<NetworkName>,
+        observed: &Observed,
+    ) -> Result<Changed, ErrorBody> {
+        let desired = reconcile::desired(self.definitions_of(&up), observed);
+        let plan = reconcile::plan(&desired, observed)?;
+        let plan = plan.operations.iter().map(ToString::to_string).collect();
+        Ok(Changed { network: None, plan, notes: Vec::new() })
+    }
+
+    fn definitions_of(
+        &self,
+        names: &BTreeSet<NetworkName>,
+    ) -> impl Iterator<Item = &NetworkDefinition> {
+        self.networks.values().filter(|network| names.contains(&network.name))
+    }
+
+    /// The networks that are up, and this one.
+    fn with(&self, name: &NetworkName) -> BTreeSet<NetworkName> {
+        self.running.keys().chain([name]).cloned().collect()
+    }
+
+    fn want(&mut self, name: &NetworkName, wanted: Option<bool>) -> Result<(), ErrorBody> {
+        let change = |ledger: &mut vnet_plan::Ledger| match wanted {
+            Some(wanted) => drop(ledger.wanted.insert(name.clone(), wanted)),
+            None => drop(ledger.wanted.remove(name)),
+        };
+        self.kernel.change_ledger(change).map_err(|error| failed(&error))
+    }
+
+    fn definition(&self, name: &NetworkName) -> Result<&NetworkDefinition, ErrorBody> {
+        let path = self.paths.network(name).display().to_string();
+        let broken = self.broken.iter().find(|broken| broken.path == path);
+        match (self.networks.get(name), broken) {
+            (Some(network), _) => Ok(network),
+            (None, Some(broken)) => {
+                Err(refuse(ErrorKind::Invalid, format!("{path}: {}", broken.reason)))
+            }
+            (None, None) => Err(no_network(name)),
+        }
+    }
+
+    /// Reads the definitions anew, but for networks that are up: they stay as they were started.
+    fn read_definitions(&mut self) -> Result<(), ErrorBody> {
+        let (mut networks, broken) =
+            store::read_all(&self.paths).map_err(|error| failed(&error))?;
+        for name in self.running.keys() {
+            if let Some(network) = self.networks.remove(name) {
+                networks.insert(name.clone(), network);
+            }
+        }
+        self.networks = networks;
+        self.broken = broken;
+        Ok(())
+    }
+
+    async fn observe(&mut self, routes: Routes) -> Result<Observed, ErrorBody> {
+        self.kernel.observe(routes).await.map_err(|error| failed(&error))
+    }
+
+    fn view(&self, network: &NetworkDefinition, observed: &Observed) -> Network {
+        let services = self.running.get(&network.name);
+        let state = match (services, self.failed.get(&network.name)) {
+            (Some(_), _) => State::Active,
+            (None, Some(reason)) => State::Failed { reason: reason.clone() },
+            (None, None) => State::Stopped,
+        };
+        network_view::network(network, state, observed, services.map_or(0, Services::bound))
+    }
+}
+
+fn check_port_is_new(
+    alias: &Alias,
+    mac: MacAddr,
+    network: &NetworkName,
+    observed: &Observed,
+) -> Result<(), ErrorBody> {
+    let taken = |what: String| Err(refuse(ErrorKind::Conflict, what));
+    for link in observed.links.values() {
+        let present = link.alias.as_deref().and_then(|alias| alias.parse().ok());
+        match (alias, present) {
+            (
+                Alias::Port { domain, nic, .. },
+                Some(Alias::Port { domain: other, nic: its, .. }),
+            ) if *domain == other && *nic == its => {
+                return taken(format!(
+                    "the domain {domain} has a port for its network card {nic}: is it running already?"
+                ));
+            }
+            (_, Some(Alias::Port { network: on, domain, mac: its, .. }))
+                if its == mac && on == *network =>
+            {
+                return taken(format!(
+                    "the address {mac} is in use on {network} by the domain {domain}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn lease_view(network: &NetworkName, lease: &vnet_dhcp::Lease, now: u64) -> Lease {
+    use std::fmt::Write;
+    let hexadecimal = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string has no way to fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let state = match lease.state {
+        vnet_dhcp::LeaseState::Bound if lease.is_live(now) => "bound",
+        vnet_dhcp::LeaseState::Bound => "expired",
+        vnet_dhcp::LeaseState::Released => "released",
+        vnet_dhcp::LeaseState::Declined => "declined",
+    };
+    Lease {
+        network: network.clone(),
+        address: lease.ip,
+        mac: lease.mac,
+        hostname: lease.hostname.as_ref().map(ToString::to_string),
+        client_id: lease.client_id().map(hexadecimal),
+        expires: lease.expires,
+        state: state.to_owned(),
+    }
+}

@@ -1,0 +1,203 @@
+//! The HTTP API on its Unix socket.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use vnet_api::client::{Guests, Run};
+use vnet_api::model::{Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network, Status};
+use vnet_types::NetworkName;
+
+use crate::access;
+use crate::daemon::Shared;
+use crate::failure::refuse;
+
+type Daemon = State<Arc<Shared>>;
+type Answer<T> = Result<Json<T>, Failure>;
+
+/// Binds the socket at `path` and serves the API on it until netd ends.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve(path: &Path, daemon: Arc<Shared>) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    access::protect(path)?;
+    let router = router(daemon).into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("the API has ended: {error}");
+        }
+    });
+    Ok(())
+}
+
+fn router(daemon: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/networks", get(networks).post(create))
+        .route("/v1/networks/{name}", get(network).delete(delete))
+        .route("/v1/networks/{name}/start", post(start))
+        .route("/v1/networks/{name}/stop", post(stop))
+        .route("/v1/networks/{name}/autostart", put(autostart))
+        .route("/v1/leases", get(leases))
+        .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
+        .layer(from_fn(authorise))
+        .with_state(daemon)
+}
+
+/// Whether the process at the other end may speak to us.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    allowed: bool,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        // Who cannot be asked who he is may do nothing.
+        Self { allowed: access::allowed(stream.io()).unwrap_or(false) }
+    }
+}
+
+async fn authorise(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if peer.allowed {
+        return next.run(request).await;
+    }
+    let message = "this user may not speak to netd: run as root, or join the group vnet";
+    Failure(refuse(ErrorKind::Forbidden, message)).into_response()
+}
+
+/// An error in the form in which it leaves.
+struct Failure(ErrorBody);
+
+impl From<ErrorBody> for Failure {
+    fn from(body: ErrorBody) -> Self {
+        Self(body)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.kind.status());
+        (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self.0)).into_response()
+    }
+}
+
+macro_rules! rejected {
+    ($($rejection:ty),*) => {
+        $(impl From<$rejection> for Failure {
+            fn from(rejection: $rejection) -> Self {
+                Self(refuse(ErrorKind::Invalid, rejection.body_text()))
+            }
+        })*
+    };
+}
+
+rejected!(JsonRejection, PathRejection, QueryRejection);
+
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(Failure))]
+struct Body<T>(T);
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Failure))]
+struct Name<T>(T);
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Failure))]
+struct Query<T>(T);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+impl Options {
+    fn run(&self) -> Run {
+        if self.dry_run { Run::Dry } else { Run::Real }
+    }
+
+    fn guests(&self) -> Guests {
+        if self.force { Guests::CutOff } else { Guests::Respect }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    network: Option<NetworkName>,
+}
+
+async fn status(State(daemon): Daemon) -> Json<Status> {
+    Json(daemon.status().await)
+}
+
+async fn networks(State(daemon): Daemon) -> Answer<Vec<Network>> {
+    Ok(Json(daemon.networks().await?))
+}
+
+async fn network(State(daemon): Daemon, Name(name): Name<NetworkName>) -> Answer<Network> {
+    Ok(Json(daemon.network(&name).await?))
+}
+
+async fn create(
+    State(daemon): Daemon,
+    Query(options): Query<Options>,
+    Body(request): Body<CreateNetwork>,
+) -> Answer<Changed> {
+    Ok(Json(daemon.create(request, options.run()).await?))
+}
+
+async fn delete(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(options): Query<Options>,
+) -> Answer<Changed> {
+    Ok(Json(daemon.delete(&name, options.guests(), options.run()).await?))
+}
+
+async fn start(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(options): Query<Options>,
+) -> Answer<Changed> {
+    Ok(Json(daemon.start(&name, options.run()).await?))
+}
+
+async fn stop(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(options): Query<Options>,
+) -> Answer<Changed> {
+    Ok(Json(daemon.stop(&name, options.guests(), options.run()).await?))
+}
+
+async fn autostart(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Body(on): Body<bool>,
+) -> Answer<Changed> {
+    Ok(Json(daemon.autostart(&name, on).await?))
+}
+
+async fn leases(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<Lease>> {
+    Ok(Json(daemon.leases(filter.network.as_ref()).await?))
+}

@@ -1,0 +1,39 @@
+//! How a network is shown.
+
+use vnet_api::model::{Network, PortView, State};
+use vnet_plan::{Alias, LinkKind, Observed};
+use vnet_types::{NetworkDefinition, NetworkName};
+
+pub(crate) fn network(
+    definition: &NetworkDefinition,
+    state: State,
+    observed: &Observed,
+    leases: usize,
+) -> Network {
+    let bridge_mac =
+        observed.links.get(definition.bridge.as_str()).and_then(|link| link.mac).filter(|mac| {
+            let claim = observed.ledger.bridges.get(&definition.bridge);
+            claim.is_some_and(|claim| claim.mac == *mac)
+        });
+    Network {
+        gateway: definition.subnet.gateway(),
+        bridge_mac,
+        ports: ports(&definition.name, observed),
+        leases,
+        state,
+        definition: definition.clone(),
+    }
+}
+
+/// The guests on a network: the taps that say so.
+pub(crate) fn ports(network: &NetworkName, observed: &Observed) -> Vec<PortView> {
+    let port = |(name, link): (&String, &vnet_plan::Link)| {
+        let Ok(Alias::Port { network: on, domain, nic, mac }) = link.alias.as_deref()?.parse()
+        else {
+            return None;
+        };
+        let is_port = link.kind == LinkKind::Tun && on == *network;
+        is_port.then_some(PortView { interface: name.parse().ok()?, domain, nic, mac })
+    };
+    observed.links.iter().filter_map(port).collect()
+}

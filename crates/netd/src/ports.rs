@@ -1,0 +1,112 @@
+//! The port socket: a VMM asks for a tap here, gets its descriptors, and hears of its link.
+//!
+//! netd keeps no descriptor of a tap. It lives as long as the VMM does, and as long as netd is
+//! not told to take it away, whatever becomes of netd.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
+};
+use tokio::io::unix::AsyncFd;
+use vnet_api::ports::{Reply, Request, receive, send};
+
+use crate::access;
+use crate::daemon::Shared;
+use crate::watch::watch;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// Serves ports on the socket at `path` until netd ends.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve(path: &Path, daemon: Arc<Shared>) -> io::Result<()> {
+    let listener = listen_at(path)?;
+    tokio::spawn(async move {
+        loop {
+            match accept(&listener).await {
+                Ok(connection) => {
+                    tokio::spawn(converse(connection, daemon.clone()));
+                }
+                Err(error) => tracing::warn!("cannot accept a connection for a port: {error}"),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn listen_at(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    access::protect(path)?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    watch(socket)
+}
+
+async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    loop {
+        let mut ready = listener.readable().await?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let accepted = ready.try_io(|listener| Ok(accept4(listener.as_raw_fd(), flags)?));
+        if let Ok(result) = accepted {
+            // SAFETY: accept4 has just made this descriptor, and nothing else knows its number.
+            return result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}
+
+async fn converse(connection: OwnedFd, daemon: Arc<Shared>) {
+    if let Err(error) = try_converse(connection, daemon).await {
+        tracing::debug!("a connection for a port has failed: {error}");
+    }
+}
+
+async fn try_converse(connection: OwnedFd, daemon: Arc<Shared>) -> io::Result<()> {
+    let connection = watch(connection)?;
+    let Some(request) = next::<Request>(&connection).await? else { return Ok(()) };
+    if !access::allowed(&connection)? {
+        let reason = "this user may not ask for ports: run as root, or join the group vnet";
+        return send(connection.as_raw_fd(), &Reply::Refused(reason.into()), &[]);
+    }
+    let answer = match request {
+        Request::Attach { network, domain, nic, mac, queues } => {
+            daemon.attach(&network, domain, nic, mac, queues).await
+        }
+        Request::Resume { port } => daemon.resume(&port).await.map(|port| (port, Vec::new())),
+    };
+    match answer {
+        Ok((port, queues)) => {
+            let fds: Vec<_> = queues.iter().map(AsRawFd::as_raw_fd).collect();
+            send(connection.as_raw_fd(), &Reply::Attached(port), &fds)?;
+        }
+        Err(error) => {
+            return send(connection.as_raw_fd(), &Reply::Refused(error.message), &[]);
+        }
+    }
+    // Nothing more is asked; the end of the stream is the end of the VMM, and of its tap.
+    while next::<Request>(&connection).await?.is_some() {}
+    Ok(())
+}
+
+async fn next<T: serde::de::DeserializeOwned>(
+    connection: &AsyncFd<OwnedFd>,
+) -> io::Result<Option<T>> {
+    loop {
+        let mut ready = connection.readable().await?;
+        if let Ok(packet) = ready.try_io(|connection| receive::<T>(connection.as_raw_fd())) {
+            // Descriptors that nobody asked for are closed here.
+            return Ok(packet?.map(|(value, _)| value));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The loop: observe, plan, execute, observe again.
+
+use vnet_api::model::ErrorBody;
+use vnet_kernel::{Kernel, Routes};
+use vnet_plan::{Desired, Observed, Plan, diff, free_mac};
+use vnet_types::NetworkDefinition;
+
+use crate::failure::{conflict, failed, refuse};
+use vnet_api::model::ErrorKind;
+
+/// What should be, if these networks should be up.
+pub(crate) fn desired<'a>(
+    networks: impl Iterator<Item = &'a NetworkDefinition>,
+    observed: &Observed,
+) -> Desired {
+    let with_mac = |network: &NetworkDefinition| {
+        (network.name.clone(), (network.clone(), free_mac(network, observed)))
+    };
+    Desired { networks: networks.map(with_mac).collect() }
+}
+
+/// The plan that leads from `observed` to `desired`.
+pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, ErrorBody> {
+    diff(desired, observed).map_err(|error| conflict(&error))
+}
+
+/// Executes `plan`, and sees to it that afterwards nothing is left to do for `desired`.
+///
+/// # Errors
+/// An operation failed; those before it have happened, and the caller decides where to go from
+/// there.
+pub(crate) async fn execute(
+    kernel: &mut Kernel,
+    plan: &Plan,
+    desired: &Desired,
+) -> Result<(), ErrorBody> {
+    for operation in &plan.operations {
+        kernel.execute(operation).await.map_err(|error| failed(&error))?;
+    }
+    if plan.is_empty() {
+        return Ok(());
+    }
+    let observed = kernel.observe(Routes::Skip).await.map_err(|error| failed(&error))?;
+    let rest = self::plan(desired, &observed)?;
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let rest: Vec<_> = rest.operations.iter().map(ToString::to_string).collect();
+    Err(refuse(
+        ErrorKind::Failed,
+        format!(
+            "the host did not stay as it was made: something else on it undid this: {}",
+            rest.join("; ")
+        ),
+    ))
+}

@@ -1,0 +1,126 @@
+//! From what a person asks for to a whole definition: what is left out is chosen so that it
+//! clashes with nothing on the host.
+
+use vnet_api::model::{CreateNetwork, ErrorBody, ErrorKind};
+use vnet_plan::{Observed, clashes, free_bridge, free_subnet};
+use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, NetworkDefinition, Subnet};
+
+use crate::failure::{conflict, failed, invalid, refuse};
+
+const DEFAULT_MTU: u32 = 1500;
+
+/// The definition, and what the person should know about the choices.
+pub(crate) fn complete(
+    request: CreateNetwork,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+) -> Result<(NetworkDefinition, Vec<String>), ErrorBody> {
+    let mut notes = Vec::new();
+    let subnet = match request.subnet {
+        Some(subnet) => subnet,
+        None => choose_subnet(&request, observed, others, &mut notes)?,
+    };
+    let bridge = match request.bridge {
+        Some(bridge) => {
+            check_bridge(&bridge, observed, others)?;
+            bridge
+        }
+        None => free_bridge(observed, others).map_err(|error| conflict(&error))?,
+    };
+    let domain = match request.domain {
+        Some(domain) => domain,
+        // A network's name may hold an underscore, which a name in the DNS may not.
+        None => format!("{}.vnet", request.name.as_str().replace('_', "-"))
+            .trim_end_matches('-')
+            .parse()
+            .map_err(|error| invalid(&error))?,
+    };
+    let range = request.range.unwrap_or(subnet.guests());
+    let dhcp = request.dhcp.then(|| Dhcp {
+        range,
+        lease_seconds: DEFAULT_LEASE_SECONDS,
+        reservations: Vec::new(),
+    });
+    let definition = NetworkDefinition {
+        name: request.name,
+        mode: request.mode,
+        bridge,
+        subnet,
+        domain,
+        uplink: request.uplink,
+        mtu: request.mtu.unwrap_or(DEFAULT_MTU),
+        autostart: true,
+        dhcp,
+        dns: Dns::default(),
+    };
+    definition.validate().map_err(|error| invalid(&error))?;
+    check_clash(&definition, observed, others)?;
+    Ok((definition, notes))
+}
+
+/// A range that was given says in which subnet the network is to be.
+fn choose_subnet(
+    request: &CreateNetwork,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+    notes: &mut Vec<String>,
+) -> Result<Subnet, ErrorBody> {
+    if request.range.is_some() {
+        return Err(refuse(
+            ErrorKind::Invalid,
+            "--range needs --subnet: without it, the subnet is chosen from those that are free",
+        ));
+    }
+    let subnet = free_subnet(observed, others).map_err(|error| failed(&error))?;
+    let usual = Subnet::new(usual_subnet()).map_err(|error| failed(&error))?;
+    if subnet != usual
+        && let Some(clash) = clashes(usual, None, observed, others)
+    {
+        notes.push(format!("the subnet is {subnet}: {usual} overlaps {clash}"));
+    }
+    Ok(subnet)
+}
+
+const fn usual_subnet() -> ipnet::Ipv4Net {
+    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(192, 168, 122, 0), 24)
+}
+
+fn check_bridge(
+    bridge: &vnet_types::IfName,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+) -> Result<(), ErrorBody> {
+    if let Some(other) = others.iter().find(|other| other.bridge == *bridge) {
+        return Err(refuse(
+            ErrorKind::Conflict,
+            format!("the bridge {bridge} is that of the network {}: give another name", other.name),
+        ));
+    }
+    if observed.links.contains_key(bridge.as_str()) {
+        return Err(refuse(
+            ErrorKind::Conflict,
+            format!("there is an interface {bridge} on this host already: give another name"),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the subnet of `network` is in use on the host, or by one of `others`.
+pub(crate) fn check_clash(
+    network: &NetworkDefinition,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+) -> Result<(), ErrorBody> {
+    let Some(clash) = clashes(network.subnet, Some(&network.bridge), observed, others) else {
+        return Ok(());
+    };
+    let free = free_subnet(observed, others)
+        .map_or_else(|error| error.to_string(), |subnet| format!("{subnet} is free"));
+    Err(refuse(
+        ErrorKind::Conflict,
+        format!(
+            "the subnet {} of network {} overlaps {clash}: {free}",
+            network.subnet, network.name
+        ),
+    ))
+}

@@ -1,0 +1,73 @@
+//! A netd from its start to its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use vnet_api::paths::Paths;
+use vnet_dns::{RESOLVED_UPLINK, Upstreams};
+use vnet_kernel::Kernel;
+
+use crate::daemon::Shared;
+use crate::instance::{Instance, check_privilege};
+use crate::leases::LeaseWriter;
+use crate::{http, ports};
+
+/// How netd is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Under which everything of it stands.
+    pub root: PathBuf,
+    /// Where the host's own DNS servers are named.
+    pub resolv_conf: PathBuf,
+}
+
+/// Runs netd in this thread's network namespace until it is told to end by SIGTERM or SIGINT.
+/// The networks stay as they are then: guests keep their links, and the next netd takes over.
+///
+/// # Errors
+/// It cannot start; the reason names the way out.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    check_privilege()?;
+    let _instance = Instance::claim()?;
+    let paths = Paths::new(options.root);
+    make_directory(&paths.run())?;
+    let kernel = Kernel::open(paths.ledger())?;
+    let writer = LeaseWriter::start().context("cannot start the writer of leases")?;
+    let upstreams =
+        Upstreams::Follow { path: options.resolv_conf, behind_stub: RESOLVED_UPLINK.into() };
+    let daemon = match Shared::start_up(paths.clone(), kernel, writer, upstreams).await {
+        Ok(daemon) => daemon,
+        Err(error) => bail!(error.message),
+    };
+    for broken in daemon.status().await.broken {
+        tracing::error!("{}: {}", broken.path, broken.reason);
+    }
+    let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let listening = |path: &Path| format!("cannot listen at {}", path.display());
+    ports::serve(&paths.ports_socket(), daemon.clone())
+        .with_context(|| listening(&paths.ports_socket()))?;
+    http::serve(&paths.api_socket(), daemon).with_context(|| listening(&paths.api_socket()))?;
+    let milliseconds = begun.elapsed().as_millis();
+    tracing::info!("netd is ready at {} after {milliseconds} ms", paths.api_socket().display());
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("netd ends; the networks stay as they are");
+    for socket in [paths.api_socket(), paths.ports_socket()] {
+        // The next netd replaces one that is left over.
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+}

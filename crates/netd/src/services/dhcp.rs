@@ -1,0 +1,216 @@
+//! The DHCP of a network: frames from its bridge through the server and back.
+//!
+//! ```text
+//! bridge ─► all frames that wait ─► server ─► records ─► journal (one flush) ─► replies ─► bridge
+//!                                     └────── names ──► DNS
+//! ```
+//!
+//! Frames that come during the flush wait in the socket and make up the next round: the busier
+//! the network, the more of them share a flush.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use vnet_dhcp::{Decision, Event, Lease, Now, Server, frame, journal};
+use vnet_types::{NetworkDefinition, NetworkName};
+
+use super::dns::Zones;
+use super::packet::{MAX_FRAME, PacketSocket};
+use super::{ServiceError, unix_now};
+use crate::leases::Journal;
+
+/// Frames that are answered in one round, at most: what a flush may hold up.
+const ROUND: usize = 256;
+/// How often names are looked through for leases that have ended.
+const EXPIRY_CHECK: Duration = Duration::from_secs(5);
+
+/// Reads the leases of before, and cuts off what a crash has left half written.
+pub(crate) async fn load(
+    journal: &Journal,
+) -> Result<(BTreeMap<Ipv4Addr, Lease>, usize), ServiceError> {
+    let error =
+        |source| ServiceError::Leases { path: journal.path().display().to_string(), source };
+    let bytes = match std::fs::read(journal.path()) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(error(source)),
+    };
+    let replay = journal::replay(&bytes);
+    if replay.damaged > 0 {
+        tracing::warn!(
+            "{}: {} damaged lines are left out; the leases in them are lost",
+            journal.path().display(),
+            replay.damaged
+        );
+    }
+    if replay.good < bytes.len() {
+        journal.truncate(replay.good as u64).await.map_err(error)?;
+    }
+    Ok((replay.leases, replay.records))
+}
+
+/// The DHCP service of one network.
+pub(crate) struct Service {
+    network: NetworkName,
+    socket: PacketSocket,
+    server: Arc<Mutex<Server>>,
+    journal: Journal,
+    records: usize,
+    zones: Zones,
+}
+
+/// What one round of frames has led to.
+#[derive(Default)]
+struct Round {
+    records: Vec<u8>,
+    count: usize,
+    /// Replies that may leave at once, and those that wait for the flush.
+    now: Vec<Vec<u8>>,
+    later: Vec<Vec<u8>>,
+}
+
+impl Service {
+    pub(crate) fn open(
+        network: &NetworkDefinition,
+        server: Arc<Mutex<Server>>,
+        journal: Journal,
+        records: usize,
+        zones: Zones,
+    ) -> io::Result<Self> {
+        let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
+        let network = network.name.clone();
+        Ok(Self { network, socket, server, journal, records, zones })
+    }
+
+    /// Serves until it is aborted, or the bridge is gone.
+    pub(crate) async fn run(mut self) {
+        self.publish();
+        let mut expiry = tokio::time::interval(EXPIRY_CHECK);
+        loop {
+            let served = tokio::select! {
+                ready = self.socket.readable() => match ready {
+                    Ok(()) => self.round().await,
+                    Err(error) => Err(error),
+                },
+                _ = expiry.tick() => {
+                    self.publish();
+                    Ok(())
+                }
+            };
+            match served {
+                Ok(()) => {}
+                // The bridge was set down: it may come up again.
+                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
+                    tracing::warn!("network {}: the bridge is down", self.network);
+                }
+                Err(error) => {
+                    tracing::error!("network {}: DHCP has ended: {error}", self.network);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> io::Result<()> {
+        let round = self.answer_waiting().await?;
+        self.send(&round.now);
+        if round.count == 0 {
+            return Ok(());
+        }
+        self.records += round.count;
+        match self.journal.append(round.records).await {
+            Ok(()) => self.send(&round.later),
+            // No ACK without its record: the clients ask again.
+            Err(error) => {
+                tracing::error!(
+                    "network {}: {} replies are withheld: cannot write {}: {error}",
+                    self.network,
+                    round.later.len(),
+                    self.journal.path().display()
+                );
+            }
+        }
+        self.publish();
+        self.compact().await;
+        Ok(())
+    }
+
+    async fn answer_waiting(&mut self) -> io::Result<Round> {
+        let mut round = Round::default();
+        let mut bytes = [0; MAX_FRAME];
+        for _ in 0..ROUND {
+            let Some((length, checksum)) = self.socket.receive(&mut bytes).await? else { break };
+            let received = match frame::parse(&bytes[..length], checksum) {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::trace!("network {}: a frame is ignored: {error}", self.network);
+                    continue;
+                }
+            };
+            let mut reply = Vec::new();
+            let outcome = self.server().handle(now(), &received, &mut reply);
+            log(&self.network, &outcome.event);
+            round.count += outcome.persist.len();
+            for record in &outcome.persist {
+                journal::encode(&mut round.records, record);
+            }
+            if !reply.is_empty() {
+                let replies =
+                    if outcome.persist.is_empty() { &mut round.now } else { &mut round.later };
+                replies.push(reply);
+            }
+        }
+        Ok(round)
+    }
+
+    fn send(&self, frames: &[Vec<u8>]) {
+        for frame in frames {
+            if let Err(error) = self.socket.send(frame) {
+                tracing::debug!("network {}: a DHCP reply is lost: {error}", self.network);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        self.zones.publish(server.leases(), unix_now());
+    }
+
+    async fn compact(&mut self) {
+        let leases: Vec<Lease> = {
+            let server = self.server();
+            if !journal::compaction_due(self.records, server.leases().len()) {
+                return;
+            }
+            server.leases().cloned().collect()
+        };
+        match self.journal.replace(journal::snapshot(&leases)).await {
+            Ok(()) => self.records = leases.len(),
+            Err(error) => {
+                tracing::warn!("cannot compact {}: {error}", self.journal.path().display());
+            }
+        }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time on both clocks that the server asks for.
+fn now() -> Now {
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    Now { unix: unix_now(), uptime }
+}
+
+fn log(network: &NetworkName, event: &Event) {
+    // What a guest can repeat as often as it likes is for those who look closely.
+    match event.decision {
+        Decision::Acked { .. } => tracing::debug!("network {network}: {event}"),
+        _ => tracing::trace!("network {network}: {event}"),
+    }
+}

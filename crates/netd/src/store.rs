@@ -1,0 +1,243 @@
+//! The definitions on disk: what a person wants, and may edit with any editor.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use vnet_api::model::BrokenDefinition;
+use vnet_api::paths::Paths;
+use vnet_types::{NetworkDefinition, NetworkName};
+
+use crate::failure::chain;
+
+/// Why the definitions cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// A directory or a file.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A value that TOML cannot hold.
+    #[error("cannot write the definition of {name} as TOML")]
+    Encode {
+        /// The network.
+        name: NetworkName,
+        /// Why not.
+        #[source]
+        source: toml::ser::Error,
+    },
+    /// A file that was valid when it was read, and isn't now.
+    #[error("{path}: {reason}")]
+    Broken {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// All definitions that can be used, and those that cannot.
+pub(crate) type Definitions = (BTreeMap<NetworkName, NetworkDefinition>, Vec<BrokenDefinition>);
+
+/// Reads all definitions. A broken one hides no other.
+pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
+    let directory = paths.networks();
+    let error = |source| io_error("read", &directory, source);
+    let (mut networks, mut broken) = (BTreeMap::new(), Vec::new());
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((networks, broken)),
+        Err(source) => return Err(error(source)),
+    };
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(error)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    for path in files {
+        match read(&path) {
+            Ok(network) => {
+                networks.insert(network.name.clone(), network);
+            }
+            Err(reason) => {
+                broken.push(BrokenDefinition { path: path.display().to_string(), reason });
+            }
+        }
+    }
+    Ok((networks, broken))
+}
+
+/// Reads one definition, and says what is wrong with it in words.
+fn read(path: &Path) -> Result<NetworkDefinition, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let network: NetworkDefinition =
+        toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    network.validate().map_err(|error| chain(&error))?;
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    if stem != Some(network.name.as_str()) {
+        return Err(format!(
+            "the file is of the network {}: call it {}.toml, or change `name`",
+            network.name, network.name
+        ));
+    }
+    Ok(network)
+}
+
+/// Writes a definition: it is on stable storage, whole, before this returns.
+pub(crate) fn write(paths: &Paths, network: &NetworkDefinition) -> Result<(), StoreError> {
+    let text = toml::to_string(network)
+        .map_err(|source| StoreError::Encode { name: network.name.clone(), source })?;
+    replace(&paths.network(&network.name), text.as_bytes())
+}
+
+/// Changes one key of a definition and leaves all else in the file as a person wrote it.
+pub(crate) fn set_autostart(paths: &Paths, name: &NetworkName, on: bool) -> Result<(), StoreError> {
+    let path = paths.network(name);
+    let text = std::fs::read_to_string(&path).map_err(|source| io_error("read", &path, source))?;
+    let mut document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| StoreError::Broken {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+    match document.get_mut("autostart").and_then(toml_edit::Item::as_value_mut) {
+        Some(value) => {
+            let decor = value.decor().clone();
+            *value = on.into();
+            *value.decor_mut() = decor;
+        }
+        None => document["autostart"] = toml_edit::value(on),
+    }
+    replace(&path, document.to_string().as_bytes())
+}
+
+/// Removes a definition. One that is gone already is no error.
+pub(crate) fn remove(paths: &Paths, name: &NetworkName) -> Result<(), StoreError> {
+    let path = paths.network(name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error("remove", &path, source)),
+        Ok(()) => sync_directory(&path),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(directory)
+        .map_err(|source| io_error("make the directory", directory, source))?;
+    let new = path.with_extension("toml.new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|source| io_error("write", path, source))?;
+    sync_directory(path)
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| io_error("flush the directory", directory, source))
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { action, path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: &str = r#"# the network of all guests
+name = "default"
+mode = "nat"
+bridge = "virbr0"
+subnet = "192.168.122.0/24"
+domain = "default.vnet"
+autostart = true # at boot
+
+[dhcp]
+range = "192.168.122.2-192.168.122.254"
+"#;
+
+    fn with_file(name: &str, text: &str) -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        std::fs::create_dir_all(paths.networks()).unwrap();
+        std::fs::write(paths.networks().join(name), text).unwrap();
+        (root, paths)
+    }
+
+    fn reason(name: &str, text: &str) -> String {
+        let (_root, paths) = with_file(name, text);
+        let (networks, mut broken) = read_all(&paths).unwrap();
+        assert!(networks.is_empty());
+        broken.pop().unwrap().reason
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (_root, paths) = with_file("default.toml", DEFAULT);
+        let (networks, broken) = read_all(&paths).unwrap();
+        assert_eq!(broken, []);
+        let network = networks.values().next().unwrap();
+        write(&paths, network).unwrap();
+        assert_eq!(read_all(&paths).unwrap().0.values().next(), Some(network));
+        remove(&paths, &network.name).unwrap();
+        assert!(read_all(&paths).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn comments_survive_a_change_of_autostart() {
+        let (_root, paths) = with_file("default.toml", DEFAULT);
+        set_autostart(&paths, &"default".parse().unwrap(), false).unwrap();
+        let text = std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
+        assert_eq!(text, DEFAULT.replace("autostart = true", "autostart = false"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let text = reason("default.toml", &DEFAULT.replace("bridge =", "brigde ="));
+        assert!(text.contains("line 4") && text.contains("brigde"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_line_and_the_way_out() {
+        let text = reason("default.toml", &DEFAULT.replace("122.0/24", "122.7/24"));
+        assert!(
+            text.contains("line 5") && text.contains("did you mean 192.168.122.0/24"),
+            "{text}"
+        );
+        let text = reason("default.toml", &DEFAULT.replace("virbr0", "vir/br0"));
+        assert!(text.contains("line 4") && text.contains("no interface name"), "{text}");
+        let text = reason("default.toml", &DEFAULT.replace("122.254", "123.254"));
+        assert!(text.contains("does not fit the subnet"), "{text}");
+    }
+
+    #[test]
+    fn a_file_with_the_wrong_name_is_not_taken() {
+        let text = reason("other.toml", DEFAULT);
+        assert!(text.contains("call it default.toml"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_file_hides_no_other() {
+        let (_root, paths) = with_file("default.toml", DEFAULT);
+        std::fs::write(paths.networks().join("broken.toml"), "name = 1").unwrap();
+        let (networks, broken) = read_all(&paths).unwrap();
+        assert_eq!((networks.len(), broken.len()), (1, 1));
+    }
+}
