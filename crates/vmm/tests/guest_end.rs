@@ -1,5 +1,11 @@
 //! How guests end, each in its own way, on the real `/dev/kvm`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as loudly as the test"
+)]
+
 mod common;
 
 use common::{LOAD, elf, file, run, vmm};
@@ -217,4 +223,51 @@ fn a_machine_that_could_not_start_has_a_report_too() {
     vmm(&["--kernel", "/does/not/exist", "--report", path]);
     let report: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!((&report["outcome"], &report["exit_code"]), (&"failed_to_start".into(), &1.into()));
+}
+
+/// mov dword [address], value
+fn store(address: u32, value: u32) -> Vec<u8> {
+    [&[0xc7, 0x05][..], &address.to_le_bytes(), &value.to_le_bytes()].concat()
+}
+
+/// mov word [address], value
+fn store16(address: u32, value: u16) -> Vec<u8> {
+    [&[0x66, 0xc7, 0x05][..], &address.to_le_bytes(), &value.to_le_bytes()].concat()
+}
+
+/// mov byte [address], value
+fn store8(address: u32, value: u8) -> Vec<u8> {
+    [&[0xc6, 0x05][..], &address.to_le_bytes(), &[value]].concat()
+}
+
+#[test]
+fn rubbish_in_a_virtqueue_stops_that_queue_and_nothing_else() {
+    const BAR: u32 = 0xc000_0000;
+    const RINGS: u32 = 0x20_0000;
+    let mut code = Vec::new();
+    // ACKNOWLEDGE, DRIVER; VERSION_1 alone; FEATURES_OK.
+    code.extend(store8(BAR + 0x14, 3));
+    code.extend([store(BAR + 0x08, 1), store(BAR + 0x0c, 1), store8(BAR + 0x14, 11)].concat());
+    for queue in 0..2_u16 {
+        let rings = RINGS + u32::from(queue) * 0x1_0000;
+        code.extend(store16(BAR + 0x16, queue));
+        code.extend([store(BAR + 0x20, rings), store(BAR + 0x28, rings + 0x4000)].concat());
+        code.extend([store(BAR + 0x30, rings + 0x8000), store16(BAR + 0x1c, 1)].concat());
+    }
+    // Queue 1: a descriptor far outside of memory, that names itself, is available.
+    let rings = RINGS + 0x1_0000;
+    code.extend([store(rings + 4, 0x7fff_ffff), store(rings + 8, u32::MAX)].concat());
+    code.extend([store(rings + 12, 1), store(rings + 0x4000, 1 << 16)].concat());
+    // DRIVER_OK, and a kick.
+    code.extend([store8(BAR + 0x14, 15), store16(BAR + 0x3004, 1)].concat());
+    // wait: test byte [status], NEEDS_RESET; jz wait
+    code.extend([0xf6, 0x05]);
+    code.extend((BAR + 0x14).to_le_bytes());
+    code.extend([64, 0x74, 0xf7]);
+    code.extend(out_byte(0xf4, 0));
+    let (near, _far) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    nix::fcntl::fcntl(&near, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&near).to_string();
+    let (exit, report) = report(&code, &["--tap-fd", &fd, "--timeout", "10"]);
+    assert_eq!((exit, &report["nics"][0]["malformed"]), (Some(0), &1.into()), "{report}");
 }
