@@ -1,0 +1,69 @@
+//! How the answer to a request that changes something is printed.
+
+use std::fmt::Write;
+
+use vnet_api::client::Run;
+use vnet_api::model::{Changed, Network, State};
+
+use crate::context::{Context, Format};
+use crate::output;
+
+/// Prints `changed`: the plan of a dry run, or else the line that `done` makes.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(crate) fn print(
+    changed: &Changed,
+    run: Run,
+    context: &Context,
+    done: impl FnOnce(&Changed) -> String,
+) -> anyhow::Result<()> {
+    for note in &changed.notes {
+        output::note(note);
+    }
+    match (context.format, run) {
+        (Format::Json, _) => output::print_json(changed),
+        (Format::Text, Run::Dry) => output::print(&numbered(&changed.plan)),
+        (Format::Text, Run::Real) => output::print(&done(changed)),
+    }
+}
+
+/// A plan, one operation a line.
+fn numbered(plan: &[String]) -> String {
+    if plan.is_empty() {
+        return "nothing is to be done".to_owned();
+    }
+    let width = plan.len().to_string().len();
+    plan.iter().enumerate().fold(String::new(), |mut text, (index, operation)| {
+        // Writing to a string has no way to fail.
+        let _ = writeln!(text, "{:>width$}. {}", index + 1, output::printable(operation));
+        text
+    })
+}
+
+/// What a network is, in one line.
+pub(crate) fn summary(network: &Network) -> String {
+    let definition = &network.definition;
+    let state = match &network.state {
+        State::Active => "up".to_owned(),
+        State::Stopped => "stopped".to_owned(),
+        State::Failed { reason } => format!("not up ({reason})"),
+    };
+    format!(
+        "network {} is {state}: {} {}, gateway {}, bridge {}",
+        definition.name, definition.mode, definition.subnet, network.gateway, definition.bridge
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_numbered() {
+        assert_eq!(numbered(&["a".into(), "b".into()]), "1. a\n2. b\n");
+        let ten = numbered(&vec!["x".to_owned(); 10]);
+        assert!(ten.starts_with(" 1. x\n") && ten.ends_with("10. x\n"), "{ten}");
+        assert_eq!(numbered(&[]), "nothing is to be done");
+    }
+}

@@ -1,0 +1,115 @@
+//! `vnet create`: defines a network and starts it.
+
+use clap::Args;
+use vnet_api::model::CreateNetwork;
+use vnet_types::{AddrRange, DnsName, IfName, Mode, NetworkName, Subnet};
+
+use crate::args::{DryRun, mode_parser};
+use crate::change;
+use crate::context::Context;
+
+/// Define a network and start it
+///
+/// What is left out is chosen so that it clashes with nothing on this host. It starts with netd
+/// from then on; see `vnet autostart`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: vnet create nat default
+         vnet create hostonly lab --subnet 10.0.5.0/24 --range 10.0.5.100-10.0.5.199 --dry-run")]
+pub(crate) struct Create {
+    /// How guests relate to the outside: behind the host's address, not at all, or with their own
+    #[arg(value_parser = mode_parser())]
+    mode: Mode,
+    /// The network's name
+    name: NetworkName,
+    /// Its addresses; the first one is the host's [default: 192.168.122.0/24, or one that is free]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<Subnet>,
+    /// The addresses that DHCP gives [default: all that guests can have]
+    #[arg(long, value_name = "FIRST-LAST", requires = "subnet", conflicts_with = "no_dhcp")]
+    range: Option<AddrRange>,
+    /// Give no addresses by DHCP
+    #[arg(long)]
+    no_dhcp: bool,
+    /// The domain of the guests' names in the DNS [default: NAME.vnet]
+    #[arg(long, value_name = "DNSNAME")]
+    domain: Option<DnsName>,
+    /// The bridge's name [default: the first free one of virbr0, virbr1, …]
+    #[arg(long, value_name = "IFNAME")]
+    bridge: Option<IfName>,
+    /// The only interface through which guests reach the outside [default: any]
+    #[arg(long, value_name = "IFNAME")]
+    uplink: Option<IfName>,
+    /// Bytes in the largest IP packet [default: 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
+    mtu: Option<u32>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// netd refuses or cannot be reached.
+pub(crate) async fn run(args: Create, context: &Context) -> anyhow::Result<()> {
+    let run = args.dry_run.run();
+    let name = args.name.clone();
+    let changed = context.client.create(&args.into_request(), run).await?;
+    change::print(&changed, run, context, |changed| match &changed.network {
+        Some(network) => change::summary(network),
+        None => format!("network {name} is defined"),
+    })
+}
+
+impl Create {
+    fn into_request(self) -> CreateNetwork {
+        CreateNetwork {
+            name: self.name,
+            mode: self.mode,
+            subnet: self.subnet,
+            range: self.range,
+            dhcp: !self.no_dhcp,
+            domain: self.domain,
+            bridge: self.bridge,
+            uplink: self.uplink,
+            mtu: self.mtu,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    #[test]
+    fn every_option_reaches_the_request() {
+        let words = "vnet routed lab --subnet 10.0.5.0/24 --range 10.0.5.9-10.0.5.20 \
+                     --domain lab.test --bridge br-lab --uplink eth1 --mtu 9000";
+        let request = Line::parse_from(words.split(' ').filter(|w| !w.is_empty()));
+        let request = request.create.into_request();
+        assert_eq!(
+            serde_json::to_value(&request).unwrap(),
+            serde_json::json!({
+                "name": "lab", "mode": "routed", "subnet": "10.0.5.0/24",
+                "range": "10.0.5.9-10.0.5.20", "dhcp": true, "domain": "lab.test",
+                "bridge": "br-lab", "uplink": "eth1", "mtu": 9000
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_is_for_netd_to_choose() {
+        let request = Line::parse_from(["vnet", "nat", "default", "--no-dhcp"]);
+        assert_eq!(
+            serde_json::to_value(request.create.into_request()).unwrap(),
+            serde_json::json!({"name": "default", "mode": "nat", "dhcp": false})
+        );
+    }
+}

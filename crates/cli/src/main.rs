@@ -1,0 +1,7 @@
+//! `vnet`: see `vnet --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vnet_cli::main()
+}

@@ -1,0 +1,144 @@
+//! `vnet show`: everything about one network.
+
+use clap::Args;
+use vnet_api::model::{Network, State};
+
+use crate::args::Target;
+use crate::context::{Context, Format};
+use crate::output;
+use crate::table::{Cell, Pairs};
+use crate::{list, time};
+
+/// Show everything about one network
+#[derive(Debug, Args)]
+#[command(after_help = "Example: vnet show default")]
+pub(crate) struct Show {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is no such network, or netd cannot be reached.
+pub(crate) async fn run(args: &Show, context: &Context) -> anyhow::Result<()> {
+    let network = context.client.network(&args.target.network).await?;
+    match context.format {
+        Format::Json => output::print_json(&network),
+        Format::Text => output::print(&pairs(&network).render()),
+    }
+}
+
+fn pairs(network: &Network) -> Pairs {
+    let definition = &network.definition;
+    let mut pairs = Pairs::default();
+    pairs.add("name", Cell::text(&definition.name));
+    pairs.add("mode", Cell::text(definition.mode));
+    pairs.add("state", list::state(&network.state));
+    if let State::Failed { reason } = &network.state {
+        pairs.add("reason", Cell::text(reason));
+    }
+    let bridge = match network.bridge_mac {
+        Some(mac) => format!("{} ({mac})", definition.bridge),
+        None => format!("{} (not there)", definition.bridge),
+    };
+    pairs.add("bridge", Cell::text(bridge));
+    pairs.add("gateway", Cell::text(network.gateway));
+    pairs.add("subnet", Cell::text(definition.subnet));
+    match &definition.dhcp {
+        Some(dhcp) => {
+            let lasts = time::length(dhcp.lease_seconds.into());
+            pairs.add("DHCP range", Cell::text(dhcp.range));
+            pairs.add("lease time", Cell::text(lasts));
+            for reservation in &dhcp.reservations {
+                let name = reservation.hostname.as_ref().map(|name| format!(" ({name})"));
+                let (ip, mac) = (reservation.ip, reservation.mac);
+                let line = format!("{ip} for {mac}{}", name.unwrap_or_default());
+                pairs.add("reservation", Cell::text(line));
+            }
+        }
+        None => pairs.add("DHCP range", Cell::text("none: this network has no DHCP")),
+    }
+    pairs.add("domain", Cell::text(&definition.domain));
+    pairs.add("DNS upstreams", Cell::text(upstreams(network)));
+    for (name, addresses) in &definition.dns.hosts {
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        pairs.add("DNS host", Cell::text(format!("{name} {}", addresses.join(", "))));
+    }
+    let uplink = definition.uplink.as_ref().map_or("any", |uplink| uplink.as_str());
+    pairs.add("uplink", Cell::text(uplink));
+    pairs.add("MTU", Cell::text(definition.mtu));
+    pairs.add("autostart", Cell::text(if definition.autostart { "yes" } else { "no" }));
+    if network.ports.is_empty() {
+        pairs.add("guests", Cell::text("none"));
+    }
+    for (index, port) in network.ports.iter().enumerate() {
+        let name = if index == 0 { "guests" } else { "" };
+        let line = format!("{} nic {} on {}, {}", port.domain, port.nic, port.interface, port.mac);
+        pairs.add(name, Cell::text(line));
+    }
+    pairs.add("leases", Cell::text(network.leases));
+    pairs
+}
+
+fn upstreams(network: &Network) -> String {
+    let upstreams: Vec<_> =
+        network.definition.dns.upstreams.iter().map(ToString::to_string).collect();
+    match upstreams.as_slice() {
+        [] => "the host's own".to_owned(),
+        _ => upstreams.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_about_a_network_is_shown() {
+        let network = serde_json::from_value(serde_json::json!({
+            "definition": {
+                "name": "lab", "mode": "routed", "bridge": "virbr1",
+                "subnet": "10.0.5.0/24", "domain": "lab.vnet", "uplink": "eth1", "mtu": 1400,
+                "autostart": false,
+                "dhcp": {
+                    "range": "10.0.5.2-10.0.5.254", "lease_seconds": 5400,
+                    "reservations": [
+                        {"mac": "52:54:00:00:00:09", "ip": "10.0.5.9", "hostname": "nine"}
+                    ]
+                },
+                "dns": {"upstreams": ["192.0.2.53"], "hosts": {"printer": ["10.0.5.8"]}}
+            },
+            "state": "failed", "reason": "virbr1 is there already", "gateway": "10.0.5.1",
+            "bridge_mac": "52:54:00:aa:bb:cc",
+            "ports": [
+                {"interface": "vn0", "domain": "web", "nic": 0, "mac": "52:54:00:00:00:01"},
+                {"interface": "vn1", "domain": "db", "nic": 0, "mac": "52:54:00:00:00:02"}
+            ],
+            "leases": 2
+        }))
+        .unwrap();
+        assert_eq!(
+            pairs(&network).render(),
+            "name:           lab\n\
+             mode:           routed\n\
+             state:          failed\n\
+             reason:         virbr1 is there already\n\
+             bridge:         virbr1 (52:54:00:aa:bb:cc)\n\
+             gateway:        10.0.5.1\n\
+             subnet:         10.0.5.0/24\n\
+             DHCP range:     10.0.5.2-10.0.5.254\n\
+             lease time:     1 h 30 min\n\
+             reservation:    10.0.5.9 for 52:54:00:00:00:09 (nine)\n\
+             domain:         lab.vnet\n\
+             DNS upstreams:  192.0.2.53\n\
+             DNS host:       printer 10.0.5.8\n\
+             uplink:         eth1\n\
+             MTU:            1400\n\
+             autostart:      no\n\
+             guests:         web nic 0 on vn0, 52:54:00:00:00:01\n\
+             \x20               db nic 0 on vn1, 52:54:00:00:00:02\n\
+             leases:         2\n"
+        );
+    }
+}
