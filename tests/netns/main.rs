@@ -1,1 +1,8 @@
-//! Integration tests: netns.
+//! Networks on a real kernel, each test in network namespaces of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod crash;
+mod dhcp_clients;
+mod nat;
+mod ports;
+mod refusals;

@@ -60,9 +60,10 @@ impl Kernel {
     /// It did not happen.
     pub async fn execute(&mut self, operation: &Operation) -> Result<(), ExecuteError> {
         tracing::debug!("{operation}");
-        self.perform(operation)
-            .await
-            .map_err(|source| ExecuteError { operation: operation.to_string(), source })
+        let result = self.perform(operation).await;
+        #[cfg(debug_assertions)]
+        crash_here();
+        result.map_err(|source| ExecuteError { operation: operation.to_string(), source })
     }
 
     async fn perform(&mut self, operation: &Operation) -> Result<(), Cause> {
@@ -119,6 +120,24 @@ impl Kernel {
         let before = generation::current().map_err(ObserveError::Generation)?;
         self.nft.run(transaction).await?;
         Ok(self.remember_table(goal.clone(), before).await?)
+    }
+}
+
+/// Dies as by `kill -9` after as many operations as the environment says. Only debug builds do:
+/// their tests go through every such point.
+#[cfg(debug_assertions)]
+fn crash_here() {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static LEFT: LazyLock<Option<AtomicU32>> = LazyLock::new(|| {
+        let left = std::env::var("VNET_CRASH_AFTER").ok()?;
+        left.parse().ok().map(AtomicU32::new)
+    });
+    if let Some(left) = &*LEFT
+        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        // A signal that is raised by the process itself is delivered before this returns.
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     }
 }
 

@@ -1,0 +1,195 @@
+//! What cannot be done is refused in one clear message, and leaves the host as it was.
+
+use std::net::TcpListener;
+
+use vnet_api::client::Run;
+use vnet_api::model::{CreateNetwork, ErrorKind, State};
+use vnet_testkit::HostState;
+
+use vnet_tests::{Host, nat, network, refusal, wait};
+
+const DEFINITION: &str = r#"name = "default"
+mode = "nat"
+bridge = "virbr0"
+subnet = "192.168.122.0/24"
+domain = "default.vnet"
+
+[dhcp]
+range = "192.168.122.2-192.168.122.254"
+"#;
+
+/// netd refuses `request` with a message that has all of `words`, and nothing has changed.
+fn refuses(host: &Host, request: &CreateNetwork, kind: ErrorKind, words: &[&str]) {
+    let before = HostState::of(host.ns());
+    let (found, text) = refusal(host.create(request));
+    assert_eq!(found, kind, "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+    before.assert_same(&HostState::of(host.ns()));
+    assert!(!host.paths().network(&request.name).exists());
+}
+
+#[test]
+fn a_network_that_exists() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let before = HostState::of(host.ns());
+    let (kind, text) = refusal(host.create(&nat("default")));
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(text.contains("there is a network default already"), "{text}");
+    before.assert_same(&HostState::of(host.ns()));
+}
+
+#[test]
+fn a_subnet_that_clashes_with_the_host() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let mut request = nat("default");
+    request.subnet = Some("203.0.0.0/16".parse().unwrap());
+    refuses(&host, &request, ErrorKind::Conflict, &["203.0.113.2/24", "eth0", "is free"]);
+    host.ns().route("10.7.0.0/16", "203.0.113.1");
+    request.subnet = Some("10.7.7.0/24".parse().unwrap());
+    refuses(&host, &request, ErrorKind::Conflict, &["route to 10.7.0.0/16", "eth0"]);
+}
+
+#[test]
+fn the_usual_subnet_is_taken_so_the_next_is_chosen_and_said() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.ns().route("192.168.122.0/24", "203.0.113.1");
+    let changed = host.create(&nat("default")).unwrap();
+    assert_eq!(changed.network.unwrap().definition.subnet.to_string(), "192.168.123.0/24");
+    let note = &changed.notes[0];
+    assert!(note.contains("192.168.123.0/24") && note.contains("192.168.122.0/24"), "{note}");
+}
+
+#[test]
+fn a_range_outside_its_subnet() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let mut request = nat("default");
+    request.subnet = Some("10.1.0.0/24".parse().unwrap());
+    request.range = Some("10.1.1.2-10.1.1.9".parse().unwrap());
+    refuses(&host, &request, ErrorKind::Invalid, &["10.1.1.2-10.1.1.9", "10.1.0.0/24", "within"]);
+}
+
+#[test]
+fn a_bridge_that_is_somebody_elses() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.ns().ip("link add br9 type bridge");
+    let mut request = nat("default");
+    request.bridge = Some("br9".parse().unwrap());
+    refuses(&host, &request, ErrorKind::Conflict, &["br9", "already"]);
+}
+
+#[test]
+fn the_dns_port_is_taken() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let _taken = host.ns().enter(|| TcpListener::bind("0.0.0.0:53").unwrap());
+    refuses(&host, &nat("default"), ErrorKind::Failed, &["DNS", "virbr0", "192.168.122.1:53"]);
+}
+
+#[test]
+fn a_dns_server_on_another_address_is_no_obstacle() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let _other = host.ns().enter(|| TcpListener::bind("127.0.0.53:53").unwrap());
+    host.create_default();
+}
+
+#[test]
+fn no_nft() {
+    let host = Host::new();
+    let empty = tempfile::tempdir().unwrap();
+    let path = empty.path().to_str().unwrap();
+    let before = HostState::of(host.ns());
+    let result = host.try_netd(&[("PATH", path)]);
+    let text = match result {
+        Ok(_) => panic!("netd started without nft"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(text.contains("install the package nftables"), "{text}");
+    before.assert_same(&HostState::of(host.ns()));
+}
+
+#[test]
+fn two_netds_in_one_namespace() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let text = format!("{:#}", host.try_netd(&[]).err().unwrap());
+    assert!(text.contains("another netd runs in this network namespace"), "{text}");
+}
+
+#[test]
+fn a_broken_definition_hides_no_other_and_is_named_with_its_line() {
+    let host = Host::new();
+    host.define("default", DEFINITION);
+    host.define("broken", &DEFINITION.replace("bridge =", "brigde ="));
+    let netd = host.netd();
+    assert_eq!(host.network("default").state, State::Active);
+    let line = netd.wait_for_log("broken.toml", std::time::Duration::from_secs(5));
+    assert!(line.contains("line 3"), "{line}");
+    let (kind, text) = refusal(wait(host.client().network(&network("broken"))));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(text.contains("broken.toml") && text.contains("brigde"), "{text}");
+    let (_, text) = refusal(host.create(&nat("broken")));
+    assert!(text.contains("broken.toml is there, but cannot be used"), "{text}");
+}
+
+#[test]
+fn a_definition_that_clashes_at_start_is_failed_and_hinders_no_other() {
+    let host = Host::new();
+    host.define("default", DEFINITION);
+    host.define(
+        "other",
+        &DEFINITION
+            .replace("default", "other")
+            .replace("virbr0", "virbr1")
+            .replace("192.168.122", "192.168.130"),
+    );
+    host.ns().route("192.168.122.0/24", "203.0.113.1");
+    let _netd = host.netd();
+    assert_eq!(host.network("other").state, State::Active);
+    match host.network("default").state {
+        State::Failed { reason } => assert!(reason.contains("192.168.122.0/24"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let (kind, text) = refusal(host.start("default"));
+    assert_eq!(kind, ErrorKind::Conflict, "{text}");
+    host.ns().ip("route del 192.168.122.0/24");
+    host.start("default").unwrap();
+}
+
+#[test]
+fn a_name_that_is_not_there() {
+    let host = Host::new();
+    let _netd = host.netd();
+    for result in [host.delete("x"), host.start("x"), host.stop("x")] {
+        let (kind, text) = refusal(result);
+        assert_eq!(kind, ErrorKind::NotFound);
+        assert!(text.contains("there is no network x") && text.contains("vnet list"), "{text}");
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let before = HostState::of(host.ns());
+    let changed = wait(host.client().create(&nat("default"), Run::Dry)).unwrap();
+    assert!(
+        changed
+            .plan
+            .iter()
+            .any(|step| step == "create bridge virbr0 with address 52:54:00:23:d4:c0"),
+        "{:?}",
+        changed.plan
+    );
+    before.assert_same(&HostState::of(host.ns()));
+    assert!(!host.paths().network(&network("default")).exists());
+    host.create_default();
+}
