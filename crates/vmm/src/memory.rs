@@ -66,7 +66,7 @@ fn region(mib: u64, bytes: u64, base: u64) -> Result<GuestRegionMmap<()>, Memory
     let builder =
         unsafe { MmapRegionBuilder::<()>::new(size).with_raw_mmap_pointer(address.cast()) }
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE);
+            .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE);
     let mapping: MmapRegion<()> = builder.build().map_err(MemoryError::Region)?;
     GuestRegionMmap::new(mapping, GuestAddress(base)).ok_or(MemoryError::Size(mib))
 }
@@ -81,7 +81,7 @@ fn map_aligned(size: usize) -> io::Result<*mut libc::c_void> {
             std::ptr::null_mut(),
             whole,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE,
+            libc::MAP_ANONYMOUS | libc::MAP_PRIVATE,
             -1,
             0,
         )

@@ -24,6 +24,9 @@ use crate::vm::Machine;
 /// Input for the serial port that is taken at once.
 const INPUT: usize = 64;
 
+/// Time for a vCPU's thread to notice a kick.
+const BETWEEN_KICKS: Duration = Duration::from_micros(200);
+
 /// Why a machine cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}")]
@@ -84,11 +87,12 @@ pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Repo
         }
     }
     let outcome = watch.until_end(&shared);
+    let ended = Instant::now();
     let exits = stop(&shared, threads);
     shared.board.pci.shut_down();
     drop(fd);
     let first_serial = shared.board.serial.first_byte();
-    let times = Times { started, ready, first_serial, ended: Instant::now() };
+    let times = Times { started, ready, first_serial, ended };
     Ok(Report::new(outcome?, times, exits, &nics))
 }
 
@@ -98,8 +102,14 @@ fn stop(shared: &Shared, threads: Vec<JoinHandle<ExitCounts>>) -> ExitCounts {
     shared.wake.signal();
     let mut counts = ExitCounts::default();
     for thread in threads {
-        // SAFETY: the thread has not been joined, so its id is valid; the signal has a handler.
-        unsafe { libc::pthread_kill(thread.as_pthread_t(), kick::signal()) };
+        // More than once: the first kick may come just before the thread blocks in writing to a
+        // serial port's reader that doesn't read. (KVM_RUN has no such gap.)
+        while !thread.is_finished() {
+            // SAFETY: the thread has not been joined, so its id is valid; the signal has a
+            // handler.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), kick::signal()) };
+            thread::sleep(BETWEEN_KICKS);
+        }
         counts = counts.plus(thread.join().unwrap_or_default());
     }
     counts

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -186,10 +188,13 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     let functions = place_nics(cards, &memory, &platform, &wake)?;
     let board = Board::new(serial, PciRoot::new(functions));
 
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(kvm_error("say what it supports"))?;
     let mut vcpus = Vec::new();
     for number in 0..config.cpus {
         let vcpu = fd.create_vcpu(number.into()).map_err(kvm_error("make a vCPU"))?;
-        setup::common(&kvm, &vcpu, number, config.cpus)?;
+        setup::common(&supported, &vcpu, number, config.cpus)?;
         if number == 0 {
             setup::first(&vcpu, kernel.entry)?;
         }
@@ -232,15 +237,11 @@ fn place_nics(
     cards.into_iter().zip(bars).map(place).collect()
 }
 
-/// A virtual machine with its memory and KVM's own PIC, I/O APIC, local APICs and PIT.
+/// A virtual machine with its memory and KVM's own PIC, I/O APIC, local APICs and PIT. Memory
+/// comes first: once there are interrupt controllers, each slot costs 4 ms of waiting in the
+/// kernel.
 fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd, VmError> {
     let fd = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
-    fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(kvm_error("place its identity map"))?;
-    fd.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place its TSS"))?;
-    fd.create_irq_chip().map_err(kvm_error("make interrupt controllers"))?;
-    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-    fd.create_pit2(pit).map_err(kvm_error("make an interval timer"))?;
     for (slot, region) in memory.iter().enumerate() {
         let slot = kvm_userspace_memory_region {
             slot: slot as u32,
@@ -252,5 +253,11 @@ fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd, VmError> {
         // SAFETY: the region is a mapping of this size that stays until the process ends.
         unsafe { fd.set_user_memory_region(slot) }.map_err(kvm_error("take guest memory"))?;
     }
+    fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(kvm_error("place its identity map"))?;
+    fd.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place its TSS"))?;
+    fd.create_irq_chip().map_err(kvm_error("make interrupt controllers"))?;
+    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    fd.create_pit2(pit).map_err(kvm_error("make an interval timer"))?;
     Ok(fd)
 }

@@ -100,6 +100,20 @@ fn a_guest_that_spins_is_hung_after_its_time() {
 }
 
 #[test]
+fn a_guest_whose_output_nobody_reads_can_be_stopped() {
+    // mov dx, 0x3f8; mov al, 'x'; back: out dx, al; jmp back
+    let kernel = file(&elf(&[port(0x3f8), vec![0xb0, b'x', 0xee, 0xeb, 0xfd]].concat()));
+    let mut child = common::command()
+        .args(["--kernel", kernel.to_str().unwrap(), "--timeout", "2", "--quiet"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.stdout.take();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    drop(output);
+}
+
+#[test]
 fn a_guest_that_waits_for_ever_in_the_wait_register_is_hung_after_its_time() {
     // mov dx, 0x5658; mov eax, -1; out dx, eax; jmp back
     let code = [port(0x5658), vec![0xb8, 0xff, 0xff, 0xff, 0xff, 0xef, 0xeb, 0xfd]].concat();

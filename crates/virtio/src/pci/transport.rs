@@ -181,7 +181,7 @@ impl VirtioPci {
         let memory = self.memory.clone();
         let activation = Activation { memory, queues, features, interrupt };
         if let Err(error) = self.device.activate(activation) {
-            tracing::warn!(%error, "a virtio device cannot start");
+            tracing::debug!(%error, "a virtio device cannot start");
             return None;
         }
         self.is_live = true;

@@ -1,10 +1,8 @@
 //! The state in which vCPUs begin: the first one as the PVH boot protocol says (32-bit protected
 //! mode, no paging, EBX points to the start info); the others wait for INIT and SIPI.
 
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment,
-};
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_bindings::{CpuId, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
 
 use crate::{cpuid, layout};
 
@@ -18,17 +16,16 @@ pub struct SetupError {
     source: kvm_ioctls::Error,
 }
 
-/// Sets CPUID, MSRs and the local APIC of `vcpu`, number `cpu` of `cpus`.
+/// Sets CPUID (from what KVM `supported`), MSRs and the local APIC of `vcpu`, number `cpu` of
+/// `cpus`.
 ///
 /// # Errors
 /// KVM refuses one of them.
-pub fn common(kvm: &Kvm, vcpu: &VcpuFd, cpu: u8, cpus: u8) -> Result<(), SetupError> {
+pub fn common(supported: &CpuId, vcpu: &VcpuFd, cpu: u8, cpus: u8) -> Result<(), SetupError> {
     let failed = |what| move |source| SetupError { what, cpu, source };
-    let supported =
-        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("the CPUID answers"))?;
     // An unknown frequency is left out; the kernel then measures it.
     let tsc_khz = vcpu.get_tsc_khz().unwrap_or(0);
-    let entries = cpuid::build(&supported, cpu, cpus, tsc_khz);
+    let entries = cpuid::build(supported, cpu, cpus, tsc_khz);
     let invalid = || kvm_ioctls::Error::new(libc::E2BIG);
     let entries =
         CpuId::from_entries(&entries).map_err(|_| failed("the CPUID answers")(invalid()))?;
