@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
-use crate::{autostart, completions, create, delete, leases, show, start, stop};
+use crate::{autostart, completions, create, delete, leases, probe, run, show, start, stop};
 
 const EXIT_CODES: &str = "\
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 netd cannot be reached.
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Delete(delete::Delete),
     Autostart(autostart::Autostart),
     Leases(leases::Leases),
+    Run(run::Run),
+    Probe(probe::Probe),
     Completions(completions::Completions),
 }
 

@@ -16,6 +16,7 @@ pub(crate) enum Format {
 
 #[derive(Debug)]
 pub(crate) struct Context {
+    pub(crate) paths: Paths,
     pub(crate) client: Client,
     pub(crate) format: Format,
 }
@@ -24,6 +25,6 @@ impl Context {
     pub(crate) fn new(root: PathBuf, json: bool) -> Self {
         let paths = Paths::new(root);
         let client = Client::new(paths.api_socket());
-        Self { client, format: if json { Format::Json } else { Format::Text } }
+        Self { paths, client, format: if json { Format::Json } else { Format::Text } }
     }
 }

@@ -10,6 +10,7 @@
 //! go to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 netd cannot be reached.
 
 mod args;
+mod attachment;
 mod autostart;
 mod change;
 mod completions;
@@ -20,11 +21,14 @@ mod failure;
 mod leases;
 mod list;
 mod output;
+mod probe;
+mod run;
 mod show;
 mod start;
 mod stop;
 mod table;
 mod time;
+mod vmm;
 
 use std::process::ExitCode;
 
@@ -57,6 +61,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Delete(args) => delete::run(&args, &context).await?,
             Command::Autostart(args) => autostart::run(&args, &context).await?,
             Command::Leases(args) => leases::run(&args, &context).await?,
+            // It becomes the VMM, and comes back only if that fails.
+            Command::Run(args) => run::run(&args, &context).await?,
+            Command::Probe(args) => probe::run(&args, &context).await?,
             Command::Completions(args) => completions::run(&args, &context)?,
         }
         Ok(ExitCode::SUCCESS)
