@@ -42,6 +42,8 @@ const FEATURES: u64 = feature::CSUM
 /// The cable: what whoever runs the machine can change while it runs.
 pub struct Link {
     up: AtomicBool,
+    /// What the driver has read last.
+    seen_up: AtomicBool,
     mtu: AtomicU16,
     driver: Mutex<Option<Arc<dyn Interrupt>>>,
 }
@@ -75,8 +77,20 @@ impl Link {
         self.mtu.store(mtu, Ordering::Relaxed);
     }
 
+    /// From now on `driver` hears of changes; and at once if there was one since it looked.
     fn set_driver(&self, driver: Option<Arc<dyn Interrupt>>) {
-        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = driver;
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&driver);
+        let is_stale = self.up.load(Ordering::SeqCst) != self.seen_up.load(Ordering::SeqCst);
+        if let Some(driver) = driver.filter(|_| is_stale) {
+            driver.config_changed();
+        }
+    }
+
+    /// The state of the link, for the driver.
+    fn show(&self) -> bool {
+        let up = self.up.load(Ordering::SeqCst);
+        self.seen_up.store(up, Ordering::SeqCst);
+        up
     }
 }
 
@@ -100,8 +114,12 @@ impl NetDevice {
     /// A card with this address on `tap`, whose network has packets of up to `mtu` bytes.
     #[must_use]
     pub fn new(mac: MacAddr, tap: OwnedFd, mtu: u16, is_up: bool) -> Self {
-        let link =
-            Link { up: AtomicBool::new(is_up), mtu: AtomicU16::new(mtu), driver: Mutex::new(None) };
+        let link = Link {
+            up: AtomicBool::new(is_up),
+            seen_up: AtomicBool::new(is_up),
+            mtu: AtomicU16::new(mtu),
+            driver: Mutex::new(None),
+        };
         Self {
             mac,
             mtu,
@@ -198,7 +216,7 @@ impl VirtioDevice for NetDevice {
         // virtio 1.2 §5.1.4: mac, status, max_virtqueue_pairs (only with MQ), mtu.
         let mut config = [0; CONFIG_BYTES];
         config[..6].copy_from_slice(&self.mac.octets());
-        let status = if self.link.is_up() { LINK_UP } else { 0 };
+        let status = if self.link.show() { LINK_UP } else { 0 };
         config[6..8].copy_from_slice(&status.to_le_bytes());
         config[10..12].copy_from_slice(&self.mtu.to_le_bytes());
         data.fill(0);
@@ -230,3 +248,6 @@ impl Drop for NetDevice {
         self.reset();
     }
 }
+
+#[cfg(test)]
+mod tests;
