@@ -18,7 +18,7 @@ use crate::net::Session;
 use crate::outcome::Outcome;
 use crate::report::{Report, Times};
 use crate::vcpu::kick;
-use crate::vcpu::run::{ExitCounts, Shared};
+use crate::vcpu::run::{ExitCounts, Last, Shared};
 use crate::vm::Machine;
 
 /// Input for the serial port that is taken at once.
@@ -88,19 +88,24 @@ pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Repo
     }
     let outcome = watch.until_end(&shared);
     let ended = Instant::now();
-    let exits = stop(&shared, threads);
+    let last = stop(&shared, threads);
+    let exits = last.iter().fold(ExitCounts::default(), |sum, last| sum.plus(last.exits));
     shared.board.pci.shut_down();
     drop(fd);
     let first_serial = shared.board.serial.first_byte();
     let times = Times { started, ready, first_serial, ended };
-    Ok(Report::new(outcome?, times, exits, &nics))
+    let mut outcome = outcome?;
+    if let Outcome::Hung { vcpus, .. } = &mut outcome {
+        vcpus.extend(last.iter().filter_map(|last| last.registers));
+    }
+    Ok(Report::new(outcome, times, exits, &nics))
 }
 
 /// Stops the vCPUs: whatever each of them does, it looks at `stop` next.
-fn stop(shared: &Shared, threads: Vec<JoinHandle<ExitCounts>>) -> ExitCounts {
+fn stop(shared: &Shared, threads: Vec<JoinHandle<Last>>) -> Vec<Last> {
     shared.stop.store(true, Ordering::SeqCst);
     shared.wake.signal();
-    let mut counts = ExitCounts::default();
+    let mut all = Vec::new();
     for thread in threads {
         // More than once: the first kick may come just before the thread blocks in writing to a
         // serial port's reader that doesn't read. (KVM_RUN has no such gap.)
@@ -110,9 +115,9 @@ fn stop(shared: &Shared, threads: Vec<JoinHandle<ExitCounts>>) -> ExitCounts {
             unsafe { libc::pthread_kill(thread.as_pthread_t(), kick::signal()) };
             thread::sleep(BETWEEN_KICKS);
         }
-        counts = counts.plus(thread.join().unwrap_or_default());
+        all.push(thread.join().unwrap_or_default());
     }
-    counts
+    all
 }
 
 struct Watch {
@@ -179,7 +184,7 @@ impl Watch {
                     TOKEN_SIGNAL => self.on_signal(shared),
                     TOKEN_TIMEOUT => {
                         let seconds = self.timeout.unwrap_or_default().as_secs();
-                        shared.ending.end(Outcome::Hung { seconds });
+                        shared.ending.end(Outcome::Hung { seconds, vcpus: Vec::new() });
                     }
                     TOKEN_INPUT => self.on_input(shared),
                     TOKEN_RETRY => self.on_retry(),

@@ -25,6 +25,8 @@ pub enum Outcome {
     Hung {
         /// The time that it had.
         seconds: u64,
+        /// Where its vCPUs were.
+        vcpus: Vec<Registers>,
     },
     /// Somebody stopped us.
     Interrupted {
@@ -88,7 +90,10 @@ impl fmt::Display for Outcome {
             Self::Reset => write!(f, "the guest asked for a reset"),
             Self::Verdict { status } => write!(f, "the guest ended with status {status}"),
             Self::Crashed(crash) => write!(f, "the guest crashed: {crash}"),
-            Self::Hung { seconds } => write!(f, "the guest had not stopped after {seconds} s"),
+            Self::Hung { seconds, vcpus } => {
+                write!(f, "the guest had not stopped after {seconds} s")?;
+                vcpus.iter().try_for_each(|vcpu| write!(f, "; a vCPU was at {:#x}", vcpu.rip))
+            }
             Self::Interrupted { signal } => write!(f, "stopped by {signal}"),
         }
     }

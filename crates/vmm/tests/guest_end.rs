@@ -95,8 +95,9 @@ fn a_triple_fault_is_a_crash_with_its_place() {
 
 #[test]
 fn a_guest_that_spins_is_hung_after_its_time() {
-    let (exit, report) = report(&[0xeb, 0xfe], &["--timeout", "1"]);
+    let (exit, report) = report(&[0x90, 0xeb, 0xfe], &["--timeout", "1"]);
     assert_eq!((exit, &report["outcome"]), (Some(3), &Value::from("hung")));
+    assert_eq!(report["vcpus"][0]["rip"], LOAD + 1, "{report}");
 }
 
 #[test]

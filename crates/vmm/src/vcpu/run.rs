@@ -39,6 +39,15 @@ impl ExitCounts {
     }
 }
 
+/// What a vCPU leaves behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Last {
+    /// Its exits.
+    pub exits: ExitCounts,
+    /// Its registers when it stopped, as far as they could be read.
+    pub registers: Option<Registers>,
+}
+
 /// What the vCPU threads share with each other and with the monitor.
 #[derive(Debug)]
 pub struct Shared {
@@ -70,7 +79,7 @@ enum Step {
 
 impl Vcpu {
     /// Runs until the machine ends. Blocks; [`super::kick`] and [`Shared::stop`] make it return.
-    pub fn run(mut self, shared: &Shared) -> ExitCounts {
+    pub fn run(mut self, shared: &Shared) -> Last {
         let mut counts = ExitCounts::default();
         let mut seen = 0;
         let armed = Armed::new(&mut self.fd);
@@ -97,7 +106,7 @@ impl Vcpu {
             }
         }
         drop(armed);
-        counts
+        Last { exits: counts, registers: self.registers() }
     }
 
     fn step(&mut self, board: &Board, counts: &mut ExitCounts) -> Step {
