@@ -108,6 +108,9 @@ impl Kernel {
             Operation::InstallFirewall { firewall } => {
                 self.transact(&firewall.install(), firewall).await?;
             }
+            Operation::ReplaceFirewall { firewall } => {
+                self.transact(&firewall.replace(), firewall).await?;
+            }
             Operation::UpdateFirewall { from, to } => self.transact(&from.update(to), to).await?,
             Operation::RemoveFirewall => {
                 self.transact(&Firewall::remove(), &Firewall::default()).await?;

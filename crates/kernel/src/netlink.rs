@@ -115,8 +115,7 @@ impl Netlink {
         name: &IfName,
         change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
     ) -> Result<(), NetlinkError> {
-        let index = self.index(name).await?;
-        let message = change(LinkUnspec::new_with_index(index)).build();
+        let message = change(LinkUnspec::new_with_name(name.as_str())).build();
         Ok(self.handle.link().set(message).execute().await?)
     }
 

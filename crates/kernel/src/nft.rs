@@ -1,8 +1,8 @@
 //! Transactions through the program nft.
 //!
-//! Half of an nft run is its start. So one process is always started ahead, and waits on its
-//! standard input for the next transaction. A process serves one transaction and ends: nothing of
-//! it is left to be in a wrong state.
+//! Half of an nft run is its start. So one process is started ahead when there is time, and waits
+//! on its standard input for the next transaction. A process serves one transaction and ends:
+//! nothing of it is left to be in a wrong state.
 
 use std::io;
 use std::process::Stdio;
@@ -38,6 +38,13 @@ impl Nft {
         Self { ahead: start().ok() }
     }
 
+    /// Starts the process for the next transaction, if none waits.
+    pub(crate) fn prepare(&mut self) {
+        if self.ahead.is_none() {
+            self.ahead = start().ok();
+        }
+    }
+
     /// Runs one transaction, and returns what nft prints on it.
     pub(crate) async fn run(&mut self, transaction: &Transaction) -> Result<String, NftError> {
         if transaction.is_empty() {
@@ -53,7 +60,6 @@ impl Nft {
             input.shutdown().await.map_err(NftError::Run)?;
         }
         let output = child.wait_with_output().await.map_err(NftError::Run)?;
-        self.ahead = start().ok();
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

@@ -104,8 +104,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Reads how nft prints our table, for later comparison, if that has not been done since the
-    /// last change. To be called when there is time.
+    /// Does what makes the next request quicker: reads how nft prints our table, for later
+    /// comparison, if that has not been done since the last change, and starts the next nft ahead.
+    /// To be called when there is time.
     ///
     /// # Errors
     /// nft fails.
@@ -113,6 +114,7 @@ impl Kernel {
         let unknown =
             |memory: &TableMemory| memory.listing.is_none() && !memory.firewall.is_empty();
         if !self.table.as_ref().is_some_and(unknown) {
+            self.nft.prepare();
             return Ok(());
         }
         let listing = self.list_table().await?;
@@ -122,6 +124,7 @@ impl Kernel {
         {
             memory.listing = listing;
         }
+        self.nft.prepare();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use vnet_api::paths::Paths;
 use vnet_api::ports;
 use vnet_dns::Upstreams;
 use vnet_kernel::{Kernel, Routes};
-use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation};
+use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan};
 use vnet_tap::Tap;
 use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 
@@ -249,14 +249,15 @@ impl Daemon {
             }
         }
         let all: BTreeSet<_> = accepted.iter().map(|network| network.name.clone()).collect();
-        let Err(error) = self.switch(all.clone()).await else { return Ok(()) };
+        let Err(error) = self.switch(all.clone(), observed).await else { return Ok(()) };
         if all.is_empty() {
             return Err(error);
         }
         // One of them is the culprit: the others are not to suffer for it.
         for name in all {
             let more = self.running.keys().cloned().chain([name.clone()]).collect();
-            if let Err(error) = self.switch(more).await {
+            let observed = self.observe(Routes::Skip).await?;
+            if let Err(error) = self.switch(more, observed).await {
                 self.fail(&name, error);
             }
         }
@@ -276,7 +277,7 @@ impl Daemon {
         let others: Vec<_> = self.networks.values().collect();
         let (definition, notes) = request::complete(request, &observed, &others)?;
         self.networks.insert(name.clone(), definition.clone());
-        let result = self.define_and_start(&definition, &observed, run).await;
+        let result = self.define_and_start(&definition, observed, run).await;
         if result.is_err() || run == Run::Dry {
             self.networks.remove(&name);
         }
@@ -302,16 +303,25 @@ impl Daemon {
     async fn define_and_start(
         &mut self,
         definition: &NetworkDefinition,
-        observed: &Observed,
+        observed: Observed,
         run: Run,
     ) -> Result<Changed, ErrorBody> {
         let name = &definition.name;
         if run == Run::Dry {
-            return self.plan_for(self.with(name), observed);
+            return self.plan_for(&self.with(name), &observed);
         }
         // The file first: netd, should it die now, finishes what was begun.
-        store::write(&self.paths, definition).map_err(|error| failed(&error))?;
+        let file = store::write(&self.paths, definition).map_err(|error| failed(&error))?;
+        let flushed = file.flush();
         let result = self.bring_up(name, observed).await;
+        let flushed = match flushed.await {
+            Ok(flushed) => flushed.map_err(|error| failed(&error)),
+            Err(error) => Err(failed(&error)),
+        };
+        if result.is_ok() && flushed.is_err() {
+            self.take_down(name, Guests::CutOff, Run::Real).await?;
+        }
+        let result = flushed.and(result);
         if result.is_err()
             && let Err(error) = store::remove(&self.paths, name)
         {
@@ -334,23 +344,21 @@ impl Daemon {
             self.networks.values().filter(|other| self.running.contains_key(&other.name)).collect();
         request::check_clash(&definition, &observed, &others)?;
         match run {
-            Run::Dry => self.plan_for(self.with(name), &observed),
-            Run::Real => self.bring_up(name, &observed).await,
+            Run::Dry => self.plan_for(&self.with(name), &observed),
+            Run::Real => self.bring_up(name, observed).await,
         }
     }
 
     async fn bring_up(
         &mut self,
         name: &NetworkName,
-        observed: &Observed,
+        observed: Observed,
     ) -> Result<Changed, ErrorBody> {
-        let plan = self.plan_for(self.with(name), observed)?.plan;
-        self.switch(self.with(name)).await?;
+        let (changed, observed) = self.switch(self.with(name), observed).await?;
         self.want(name, Some(true))?;
         self.failed.remove(name);
-        let observed = self.observe(Routes::Skip).await?;
         let network = self.view(self.definition(name)?, &observed);
-        Ok(Changed { network: Some(network), plan, notes: Vec::new() })
+        Ok(Changed { network: Some(network), ..changed })
     }
 
     async fn stop(
@@ -383,7 +391,8 @@ impl Daemon {
             return Ok(changed);
         }
         if let Err(error) = store::remove(&self.paths, name) {
-            if was_up && let Err(again) = self.switch(self.with(name)).await {
+            let observed = self.observe(Routes::Skip).await?;
+            if was_up && let Err(again) = self.switch(self.with(name), observed).await {
                 self.fail(name, again);
             }
             return Err(failed(&error));
@@ -417,11 +426,10 @@ impl Daemon {
         }
         let rest: BTreeSet<_> =
             self.running.keys().filter(|other| *other != name).cloned().collect();
-        let changed = self.plan_for(rest.clone(), &observed)?;
-        if run == Run::Real {
-            self.switch(rest).await?;
+        match run {
+            Run::Dry => self.plan_for(&rest, &observed),
+            Run::Real => Ok(self.switch(rest, observed).await?.0),
         }
-        Ok(changed)
     }
 
     async fn attach(
@@ -462,23 +470,35 @@ impl Daemon {
         Ok((ports::Port { name: port, mtu, link_up: true }, tap.into_queues()))
     }
 
-    /// Makes `to` the networks that are up, with their services; on failure, what was up before
-    /// is up again.
-    async fn switch(&mut self, to: BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+    /// Makes `to` the networks that are up, with their services, and returns what was done and
+    /// what is there then. On failure, what was up before is up again.
+    async fn switch(
+        &mut self,
+        to: BTreeSet<NetworkName>,
+        observed: Observed,
+    ) -> Result<(Changed, Observed), ErrorBody> {
         let before: BTreeSet<_> = self.running.keys().cloned().collect();
-        let result = self.try_switch(&to).await;
+        let result = self.try_switch(&to, &observed).await;
         if result.is_err()
-            && let Err(error) = self.try_switch(&before).await
+            && let Err(error) = self.restore(&before).await
         {
             tracing::error!("the state of before cannot be restored: {}", error.message);
         }
         result
     }
 
-    async fn try_switch(&mut self, to: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+    async fn restore(&mut self, before: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
         let observed = self.observe(Routes::Skip).await?;
-        let desired = reconcile::desired(self.definitions_of(to), &observed);
-        let plan = reconcile::plan(&desired, &observed)?;
+        self.try_switch(before, &observed).await.map(drop)
+    }
+
+    async fn try_switch(
+        &mut self,
+        to: &BTreeSet<NetworkName>,
+        observed: &Observed,
+    ) -> Result<(Changed, Observed), ErrorBody> {
+        let desired = reconcile::desired(self.definitions_of(to), observed);
+        let plan = reconcile::plan(&desired, observed)?;
         let ending: Vec<_> =
             self.running.keys().filter(|name| !to.contains(*name)).cloned().collect();
         for name in ending {
@@ -486,7 +506,7 @@ impl Daemon {
                 services.stop().await;
             }
         }
-        reconcile::execute(&mut self.kernel, &plan, &desired).await?;
+        let observed = reconcile::execute(&mut self.kernel, &plan, &desired).await?;
         for (name, (network, mac)) in desired.networks {
             if self.running.contains_key(&name) {
                 continue;
@@ -499,18 +519,16 @@ impl Daemon {
                 .map_err(|error| failed(&error))?;
             self.running.insert(name, services);
         }
-        Ok(())
+        Ok((in_words(&plan), observed))
     }
 
     fn plan_for(
         &self,
-        up: BTreeSet<NetworkName>,
+        up: &BTreeSet<NetworkName>,
         observed: &Observed,
     ) -> Result<Changed, ErrorBody> {
-        let desired = reconcile::desired(self.definitions_of(&up), observed);
-        let plan = reconcile::plan(&desired, observed)?;
-        let plan = plan.operations.iter().map(ToString::to_string).collect();
-        Ok(Changed { network: None, plan, notes: Vec::new() })
+        let desired = reconcile::desired(self.definitions_of(up), observed);
+        Ok(in_words(&reconcile::plan(&desired, observed)?))
     }
 
     fn definitions_of(
@@ -572,6 +590,11 @@ impl Daemon {
         };
         network_view::network(network, state, observed, services.map_or(0, Services::bound))
     }
+}
+
+fn in_words(plan: &Plan) -> Changed {
+    let plan = plan.operations.iter().map(ToString::to_string).collect();
+    Changed { network: None, plan, notes: Vec::new() }
 }
 
 fn check_port_is_new(

@@ -24,7 +24,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, Error
     diff(desired, observed).map_err(|error| conflict(&error))
 }
 
-/// Executes `plan`, and sees to it that afterwards nothing is left to do for `desired`.
+/// Executes `plan`, sees to it that afterwards nothing is left to do for `desired`, and returns
+/// what is there then.
 ///
 /// # Errors
 /// An operation failed; those before it have happened, and the caller decides where to go from
@@ -33,17 +34,14 @@ pub(crate) async fn execute(
     kernel: &mut Kernel,
     plan: &Plan,
     desired: &Desired,
-) -> Result<(), ErrorBody> {
+) -> Result<Observed, ErrorBody> {
     for operation in &plan.operations {
         kernel.execute(operation).await.map_err(|error| failed(&error))?;
-    }
-    if plan.is_empty() {
-        return Ok(());
     }
     let observed = kernel.observe(Routes::Skip).await.map_err(|error| failed(&error))?;
     let rest = self::plan(desired, &observed)?;
     if rest.is_empty() {
-        return Ok(());
+        return Ok(observed);
     }
     let rest: Vec<_> = rest.operations.iter().map(ToString::to_string).collect();
     Err(refuse(

@@ -94,11 +94,32 @@ fn read(path: &Path) -> Result<NetworkDefinition, String> {
     Ok(network)
 }
 
-/// Writes a definition: it is on stable storage, whole, before this returns.
-pub(crate) fn write(paths: &Paths, network: &NetworkDefinition) -> Result<(), StoreError> {
+/// A new definition that netd, should it be killed, would find, but the host, should it lose
+/// power, perhaps not: until it is flushed.
+#[must_use = "the definition is to be flushed before anybody is told of it"]
+pub(crate) struct Unflushed {
+    path: PathBuf,
+    file: File,
+}
+
+/// Writes the definition of a new network.
+pub(crate) fn write(paths: &Paths, network: &NetworkDefinition) -> Result<Unflushed, StoreError> {
     let text = toml::to_string(network)
         .map_err(|source| StoreError::Encode { name: network.name.clone(), source })?;
-    replace(&paths.network(&network.name), text.as_bytes())
+    let path = paths.network(&network.name);
+    let file = write_beside(&path, text.as_bytes())?;
+    Ok(Unflushed { path, file })
+}
+
+impl Unflushed {
+    /// Starts to bring the definition to stable storage; the task ends when it is there.
+    pub(crate) fn flush(self) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+        tokio::task::spawn_blocking(move || {
+            let Self { path, file } = self;
+            file.sync_data().map_err(|source| io_error("flush", &path, source))?;
+            sync_directory(&path)
+        })
+    }
 }
 
 /// Changes one key of a definition and leaves all else in the file as a person wrote it.
@@ -131,10 +152,8 @@ pub(crate) fn remove(paths: &Paths, name: &NetworkName) -> Result<(), StoreError
     }
 }
 
+/// Replaces a file by `bytes`: a crash leaves the old one or the new one, whole.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(directory)
-        .map_err(|source| io_error("make the directory", directory, source))?;
     let new = path.with_extension("toml.new");
     let write = || {
         let mut file = File::create(&new)?;
@@ -144,6 +163,21 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     };
     write().map_err(|source| io_error("write", path, source))?;
     sync_directory(path)
+}
+
+/// Writes a file that is not there yet; it appears whole.
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let directory = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(directory)
+        .map_err(|source| io_error("make the directory", directory, source))?;
+    let new = path.with_extension("toml.new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&new, path)?;
+        Ok(file)
+    };
+    write().map_err(|source| io_error("write", path, source))
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
@@ -194,7 +228,7 @@ range = "192.168.122.2-192.168.122.254"
         let (networks, broken) = read_all(&paths).unwrap();
         assert_eq!(broken, []);
         let network = networks.values().next().unwrap();
-        write(&paths, network).unwrap();
+        drop(write(&paths, network).unwrap());
         assert_eq!(read_all(&paths).unwrap().0.values().next(), Some(network));
         remove(&paths, &network.name).unwrap();
         assert!(read_all(&paths).unwrap().0.is_empty());

@@ -155,9 +155,8 @@ fn firewall(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         (FirewallState::Holds(present), false) => {
             plan.push(Operation::UpdateFirewall { from: present.clone(), to: firewall });
         }
-        (FirewallState::Absent | FirewallState::Altered, false) => {
-            plan.push(Operation::InstallFirewall { firewall });
-        }
+        (FirewallState::Absent, false) => plan.push(Operation::InstallFirewall { firewall }),
+        (FirewallState::Altered, false) => plan.push(Operation::ReplaceFirewall { firewall }),
     }
 }
 

@@ -92,8 +92,13 @@ pub enum Operation {
     RestoreForwarding,
     /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
     ForgetForwarding,
-    /// Make our table, or replace all of it, in one transaction.
+    /// Make our table, where there is none, in one transaction.
     InstallFirewall {
+        /// What it is to hold.
+        firewall: Firewall,
+    },
+    /// Put our table in place of the one that is there, in one transaction.
+    ReplaceFirewall {
         /// What it is to hold.
         firewall: Firewall,
     },
@@ -173,6 +178,9 @@ impl fmt::Display for Operation {
             Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
             Self::InstallFirewall { firewall } => {
                 write!(f, "install nftables table inet vnet for {firewall}")
+            }
+            Self::ReplaceFirewall { firewall } => {
+                write!(f, "replace nftables table inet vnet for {firewall}")
             }
             Self::UpdateFirewall { to, .. } => {
                 write!(f, "update nftables table inet vnet for {to}")

@@ -1,6 +1,7 @@
 //! The properties that make the planner safe to rely on, over a model of the kernel: applying a
 //! plan arrives at what is desired; so does a crash after any of its operations followed by a new
 //! plan; a second plan is empty; and what isn't ours is never touched.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -92,6 +93,11 @@ impl Model {
             Operation::RestoreForwarding => self.state.sysctls = self.state.ledger.sysctls.clone(),
             Operation::ForgetForwarding => self.state.ledger.sysctls.clear(),
             Operation::InstallFirewall { firewall } => {
+                assert_eq!(self.state.firewall, FirewallState::Absent);
+                self.state.firewall = FirewallState::Holds(firewall.clone());
+            }
+            Operation::ReplaceFirewall { firewall } => {
+                assert_eq!(self.state.firewall, FirewallState::Altered);
                 self.state.firewall = FirewallState::Holds(firewall.clone());
             }
             Operation::UpdateFirewall { from, to } => {

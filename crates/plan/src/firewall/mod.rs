@@ -55,20 +55,24 @@ impl Firewall {
         self.0.is_empty()
     }
 
-    /// The transaction that makes the table, in place of one that may be there. No packet sees a
-    /// state between the two.
+    /// The transaction that makes the table. It fails if there is one.
     #[must_use]
     pub fn install(&self) -> Transaction {
-        let mut commands = vec![
-            // Deleting what is not there is an error, hence the first line.
-            NfCmd::Add(table()),
-            NfCmd::Delete(table()),
-            NfCmd::Add(table()),
-        ];
-        commands.extend(elements::sets().into_iter().map(NfCmd::Add));
-        commands.extend(chains::chains().into_iter().map(NfCmd::Add));
-        commands.extend(elements::of(self).into_values().map(NfCmd::Add));
-        Transaction::new(commands)
+        Transaction::new(self.build().collect())
+    }
+
+    /// The transaction that puts the table in place of the one that is there. No packet sees a
+    /// state between the two. It takes longer than [`Firewall::install`]: after a delete, the
+    /// kernel lets nft go only when no processor looks at the old rules any more.
+    #[must_use]
+    pub fn replace(&self) -> Transaction {
+        Transaction::new(std::iter::once(NfCmd::Delete(table())).chain(self.build()).collect())
+    }
+
+    fn build(&self) -> impl Iterator<Item = NfCmd<'static>> {
+        let parts = elements::sets().into_iter().chain(chains::chains());
+        let parts = parts.chain(elements::of(self).into_values());
+        std::iter::once(NfCmd::Create(table())).chain(parts.map(NfCmd::Add))
     }
 
     /// The transaction that turns a table which holds `self` into one that holds `to`.
