@@ -70,6 +70,15 @@ pub struct Chain {
     pub parts: usize,
 }
 
+/// A small request that was taken from a queue, and where its answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    head: u16,
+    /// Bytes that the request has; those beyond the caller's buffer were left out.
+    pub bytes: usize,
+    answer: GuestAddress,
+}
+
 /// A queue that works.
 #[derive(Debug)]
 pub struct Ring {
@@ -132,6 +141,49 @@ impl Ring {
             parts.truncate(before);
         }
         result.map(|bytes| Some(Chain { head, bytes, parts: parts.len() - before }))
+    }
+
+    /// Takes the next available chain, which has parts to read and then at least one byte to
+    /// write, and copies the beginning of what is to be read to `request`.
+    ///
+    /// # Errors
+    /// The driver has got something wrong.
+    pub fn pop_request(&mut self, request: &mut [u8]) -> Result<Option<Request>, RingError> {
+        let size = usize::from(self.queue.size());
+        let mut available = self.queue.iter(&self.memory).map_err(|_| RingError::Index)?;
+        let Some(chain) = available.next() else { return Ok(None) };
+        let (head, mut bytes, mut answer, mut is_complete) = (chain.head_index(), 0, None, false);
+        for (count, descriptor) in chain.enumerate() {
+            if count >= size {
+                return Err(RingError::Chain);
+            }
+            is_complete = !descriptor.has_next();
+            let length = descriptor.len() as usize;
+            if descriptor.is_write_only() {
+                answer = answer.or((length > 0).then_some(descriptor.addr()));
+                continue;
+            }
+            if answer.is_some() {
+                return Err(RingError::Direction);
+            }
+            let rest = request.get_mut(bytes..).unwrap_or_default();
+            let count = rest.len().min(length);
+            self.memory
+                .read_slice(&mut rest[..count], descriptor.addr())
+                .map_err(|_| RingError::Chain)?;
+            bytes += length;
+        }
+        let answer = answer.filter(|_| is_complete).ok_or(RingError::Chain)?;
+        Ok(Some(Request { head, bytes, answer }))
+    }
+
+    /// Answers `request` with one byte, and prepares giving it back.
+    ///
+    /// # Errors
+    /// The answer's place is not in guest memory.
+    pub fn answer(&mut self, request: &Request, answer: u8) -> Result<(), RingError> {
+        self.memory.write_obj(answer, request.answer).map_err(|_| RingError::Chain)?;
+        self.add_used(request.head, 1)
     }
 
     /// Makes the chain that was taken last available again.

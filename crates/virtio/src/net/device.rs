@@ -21,8 +21,12 @@ use crate::interrupt::Interrupt;
 
 /// Descriptors of each queue, at most.
 const QUEUE_SIZE: u16 = 256;
+/// Descriptors of the control queue, at most.
+const CONTROL_SIZE: u16 = 64;
 /// `VIRTIO_NET_S_LINK_UP` (virtio 1.2 §5.1.4).
 const LINK_UP: u16 = 1;
+/// `VIRTIO_NET_S_ANNOUNCE` (virtio 1.2 §5.1.4).
+const ANNOUNCE: u16 = 2;
 /// Bytes of the configuration up to and with the MTU (virtio 1.2 §5.1.4).
 const CONFIG_BYTES: usize = 12;
 
@@ -37,13 +41,20 @@ const FEATURES: u64 = feature::CSUM
     | feature::HOST_TSO6
     | feature::HOST_ECN
     | feature::MRG_RXBUF
-    | feature::STATUS;
+    | feature::STATUS
+    | feature::CTRL_VQ
+    | feature::CTRL_RX
+    | feature::GUEST_ANNOUNCE;
 
 /// The cable: what whoever runs the machine can change while it runs.
 pub struct Link {
     up: AtomicBool,
     /// What the driver has read last.
     seen_up: AtomicBool,
+    /// Whether the driver can announce itself, and is to do so: after the cable has been plugged
+    /// in, perhaps into another network, bridges have to learn where the guest is.
+    can_announce: AtomicBool,
+    announce: AtomicBool,
     mtu: AtomicU16,
     driver: Mutex<Option<Arc<dyn Interrupt>>>,
 }
@@ -55,6 +66,17 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
+    pub(super) fn new(mtu: u16, is_up: bool) -> Self {
+        Self {
+            up: AtomicBool::new(is_up),
+            seen_up: AtomicBool::new(is_up),
+            can_announce: AtomicBool::new(false),
+            announce: AtomicBool::new(false),
+            mtu: AtomicU16::new(mtu),
+            driver: Mutex::new(None),
+        }
+    }
+
     /// Whether the guest sees a link. Without one, no frame goes through.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -64,6 +86,8 @@ impl Link {
     /// Plugs the cable in, or pulls it out; the guest hears of it.
     pub fn set_up(&self, up: bool) {
         if self.up.swap(up, Ordering::SeqCst) != up {
+            let announce = up && self.can_announce.load(Ordering::SeqCst);
+            self.announce.store(announce, Ordering::SeqCst);
             let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(driver) = driver {
                 driver.config_changed();
@@ -86,11 +110,17 @@ impl Link {
         }
     }
 
+    /// The driver has announced itself.
+    pub(super) fn announced(&self) {
+        self.announce.store(false, Ordering::SeqCst);
+    }
+
     /// The state of the link, for the driver.
-    fn show(&self) -> bool {
+    fn show(&self) -> u16 {
         let up = self.up.load(Ordering::SeqCst);
         self.seen_up.store(up, Ordering::SeqCst);
-        up
+        let announce = self.announce.load(Ordering::SeqCst);
+        (u16::from(up) * LINK_UP) | (u16::from(announce) * ANNOUNCE)
     }
 }
 
@@ -114,12 +144,7 @@ impl NetDevice {
     /// A card with this address on `tap`, whose network has packets of up to `mtu` bytes.
     #[must_use]
     pub fn new(mac: MacAddr, tap: OwnedFd, mtu: u16, is_up: bool) -> Self {
-        let link = Link {
-            up: AtomicBool::new(is_up),
-            seen_up: AtomicBool::new(is_up),
-            mtu: AtomicU16::new(mtu),
-            driver: Mutex::new(None),
-        };
+        let link = Link::new(mtu, is_up);
         Self {
             mac,
             mtu,
@@ -151,12 +176,15 @@ impl NetDevice {
             _ => Err(ActivateError::MissingQueue(index)),
         };
         let (rx, tx): (ActiveQueue, ActiveQueue) = (next(0)?, next(1)?);
+        // virtio 1.2 §5.1.2: without multiqueue, the control queue is queue 2.
+        let has = |bits| features & bits != 0;
+        let control = queues.next().filter(|queue| queue.index == 2 && has(feature::CTRL_VQ));
         let host = |what| move |source: io::Error| ActivateError::Host { what, source };
         let stop = EventFd::new(libc::EFD_CLOEXEC).map_err(host("make an event descriptor"))?;
-        let has = |bits| features & bits != 0;
         let worker = Worker {
             rx,
             tx,
+            control,
             mode: RxMode::new(
                 has(feature::MRG_RXBUF),
                 has(feature::GUEST_TSO4 | feature::GUEST_TSO6),
@@ -173,6 +201,8 @@ impl NetDevice {
             .name("net".to_owned())
             .spawn(move || worker.run(&epoll))
             .map_err(host("start a network card's thread"))?;
+        let can_announce = has(feature::CTRL_VQ) && has(feature::GUEST_ANNOUNCE);
+        self.link.can_announce.store(can_announce, Ordering::SeqCst);
         self.link.set_driver(Some(interrupt));
         Ok(Running { stop, thread })
     }
@@ -205,7 +235,7 @@ impl VirtioDevice for NetDevice {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE; 2]
+        &[QUEUE_SIZE, QUEUE_SIZE, CONTROL_SIZE]
     }
 
     fn features(&self) -> u64 {
@@ -216,8 +246,7 @@ impl VirtioDevice for NetDevice {
         // virtio 1.2 §5.1.4: mac, status, max_virtqueue_pairs (only with MQ), mtu.
         let mut config = [0; CONFIG_BYTES];
         config[..6].copy_from_slice(&self.mac.octets());
-        let status = if self.link.show() { LINK_UP } else { 0 };
-        config[6..8].copy_from_slice(&status.to_le_bytes());
+        config[6..8].copy_from_slice(&self.link.show().to_le_bytes());
         config[10..12].copy_from_slice(&self.mtu.to_le_bytes());
         data.fill(0);
         for (to, from) in data.iter_mut().zip(config.iter().skip(offset)) {
@@ -233,6 +262,8 @@ impl VirtioDevice for NetDevice {
 
     fn reset(&mut self) {
         self.link.set_driver(None);
+        self.link.can_announce.store(false, Ordering::SeqCst);
+        self.link.announced();
         self.mtu = self.link.mtu.load(Ordering::Relaxed);
         if let Some(Running { stop, thread }) = self.running.take() {
             // Only a full counter can fail, and then the event is there already.

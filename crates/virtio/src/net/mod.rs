@@ -6,9 +6,10 @@
 //! ```
 //!
 //! [`device`] is the card: features, configuration, the link. A [`worker`] thread serves one pair
-//! of queues, [`rx`] and [`tx`], through one epoll; frames go straight between guest memory and
+//! of queues, [`rx`] and [`tx`], and the [`control`] queue through one epoll; frames go straight between guest memory and
 //! the tap, together with their `virtio_net_hdr`, which the tap understands.
 
+pub mod control;
 pub mod counters;
 pub mod device;
 pub mod rx;
@@ -47,6 +48,12 @@ pub mod feature {
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// The configuration has the state of the link.
     pub const STATUS: u64 = 1 << 16;
+    /// There is a control queue.
+    pub const CTRL_VQ: u64 = 1 << 17;
+    /// The control queue takes receive modes.
+    pub const CTRL_RX: u64 = 1 << 18;
+    /// The driver announces itself to the network when asked to.
+    pub const GUEST_ANNOUNCE: u64 = 1 << 21;
 }
 
 /// What became of a round of work on a queue.

@@ -11,6 +11,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Progress;
+use super::control::ControlQueue;
 use super::counters::{Counters, add};
 use super::device::Link;
 use super::rx::{RxMode, RxQueue};
@@ -24,6 +25,7 @@ const TOKEN_STOP: u64 = 0;
 const TOKEN_TAP: u64 = 1;
 const TOKEN_RX: u64 = 2;
 const TOKEN_TX: u64 = 3;
+const TOKEN_CONTROL: u64 = 4;
 
 /// What a queue pair's thread needs.
 pub struct Worker {
@@ -31,6 +33,8 @@ pub struct Worker {
     pub rx: ActiveQueue,
     /// The queue that the driver sends to.
     pub tx: ActiveQueue,
+    /// The control queue, if the driver uses it.
+    pub control: Option<ActiveQueue>,
     /// How to receive.
     pub mode: RxMode,
     /// The tap.
@@ -45,7 +49,7 @@ pub struct Worker {
     pub stop: EventFd,
 }
 
-/// One direction of the pair.
+/// The state of one of the queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     /// There may be something to do.
@@ -99,15 +103,22 @@ impl Worker {
         ] {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))?;
         }
+        if let Some(control) = &self.control {
+            let event = EpollEvent::new(EventSet::IN, TOKEN_CONTROL);
+            epoll.ctl(ControlOperation::Add, control.kick.as_raw_fd(), event)?;
+        }
         Ok(epoll)
     }
 
     /// Moves frames until told to stop.
     pub fn run(self, epoll: &Epoll) {
-        let Self { rx, tx, mode, tap, link, counters, interrupt, stop: _ } = self;
+        let Self { rx, tx, control, mode, tap, link, counters, interrupt, stop: _ } = self;
         let mut receive = RxQueue::new(rx.ring, rx.index, mode);
         let mut transmit = TxQueue::new(tx.ring, tx.index);
+        let mut control =
+            control.map(|queue| (ControlQueue::new(queue.ring, queue.index), queue.kick));
         let (mut rx_state, mut tx_state) = (Direction::Ready, Direction::Ready);
+        let mut control_state = Direction::Ready;
         let mut events = [EpollEvent::default(); 4];
         loop {
             let (tap, interrupt) = (tap.as_fd(), &*interrupt);
@@ -119,7 +130,14 @@ impl Worker {
                 let result = transmit.process(tap, link.is_up(), interrupt, &counters);
                 tx_state = Direction::after(result, &counters, interrupt);
             }
-            let is_busy = rx_state == Direction::Ready || tx_state == Direction::Ready;
+            if let Some((queue, _)) = &mut control
+                && control_state == Direction::Ready
+            {
+                let result = queue.process(&link, interrupt, &counters);
+                control_state = Direction::after(result, &counters, interrupt);
+            }
+            let is_busy = [rx_state, tx_state].contains(&Direction::Ready)
+                || (control.is_some() && control_state == Direction::Ready);
             let timeout = if is_busy { 0 } else { -1 };
             // An interrupted wait is one without events.
             let count = epoll.wait(timeout, &mut events).unwrap_or(0);
@@ -136,6 +154,12 @@ impl Worker {
                     TOKEN_TX => {
                         drain(&tx.kick, &counters);
                         tx_state.wake(Direction::WaitsDriver);
+                    }
+                    TOKEN_CONTROL => {
+                        if let Some((_, kick)) = &control {
+                            drain(kick, &counters);
+                        }
+                        control_state.wake(Direction::WaitsDriver);
                     }
                     _ => return,
                 }

@@ -66,7 +66,8 @@ fn start(card: &mut NetDevice, memory: &GuestMemory, tx: Ring) -> (EventFd, Rece
     let idle = EventFd::new(libc::EFD_NONBLOCK).unwrap();
     let queues = vec![queue(0, idle_ring(memory), &idle), queue(1, tx, &kick)];
     let interrupt = Arc::new(Teller(Mutex::new(sender)));
-    let activation = Activation { memory: memory.clone(), queues, features: 0, interrupt };
+    let features = feature::CTRL_VQ | feature::GUEST_ANNOUNCE;
+    let activation = Activation { memory: memory.clone(), queues, features, interrupt };
     card.activate(activation).unwrap();
     (kick, said)
 }
@@ -122,6 +123,13 @@ fn pulling_the_cable_is_told_once_and_shows_in_the_configuration() {
     assert_eq!(said.try_iter().collect::<Vec<_>>(), [Said::Config]);
     card.read_config(6, &mut config[..2]);
     assert_eq!(config[..2], [0, 0]);
+    // Plugged in again, the guest is asked to announce itself, until it has.
+    card.link().set_up(true);
+    card.read_config(6, &mut config[..2]);
+    assert_eq!(config[..2], [3, 0]);
+    card.link().announced();
+    card.read_config(6, &mut config[..2]);
+    assert_eq!(config[..2], [1, 0]);
 }
 
 #[test]
