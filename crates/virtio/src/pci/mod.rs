@@ -1,8 +1,8 @@
 //! virtio over PCI (virtio 1.2 §4.1), modern devices only.
 //!
-//! [`transport`] is the function on the bus; it consists of [`config`] (configuration space),
-//! [`common`] (the registers with which a driver sets a device up), [`msix`] (interrupt messages)
-//! and [`signals`] (what the device's threads use of all that). BAR 0, 32 KiB:
+//! `transport` is the function on the bus; it consists of `config` (configuration space),
+//! `common` (the registers with which a driver sets a device up), `msix` (interrupt messages)
+//! and `signals` (what the device's threads use of all that). BAR 0, 32 KiB:
 //!
 //! | offset | what |
 //! |---|---|
