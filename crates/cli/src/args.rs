@@ -8,6 +8,9 @@ use vnet_types::{Mode, NetworkName};
 
 use crate::{autostart, completions, create, delete, leases, probe, run, show, start, stop};
 
+/// Over the options that every command has.
+const GLOBAL: &str = "Global options";
+
 const EXIT_CODES: &str = "\
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 netd cannot be reached.
 
@@ -18,10 +21,10 @@ Example: vnet create nat default && vnet list";
 #[command(name = "vnet", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Where configuration, state and sockets stand
-    #[arg(long, global = true, env = "VNET_ROOT", default_value = "/", value_name = "DIR")]
+    #[arg(long, global = true, env = "VNET_ROOT", default_value = "/", value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) root: PathBuf,
     /// Print JSON, with the fields of netd's API
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
