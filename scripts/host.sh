@@ -72,8 +72,9 @@ start_without_systemd() {
     local output follower status=0
     exec {output}< <(exec tail -n +1 -f --pid="$!" "$LOG")
     follower=$!
-    wait_for_line "netd is ready" 30 /dev/stdout <&"$output" || status=1
+    wait_for_line "netd is ready" 30 /dev/null <&"$output" || status=1
     kill "$follower" 2>/dev/null || true
+    cat "$LOG"
     ((status == 0)) || die "netd does not start; its log is $LOG"
 }
 

@@ -129,11 +129,11 @@ fn vnet(lan: &Lan, root: &Path, line: &str) -> Result<Duration> {
 }
 
 fn timed(command: &mut Command) -> Result<Duration> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
     let begun = Instant::now();
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     let took = begun.elapsed();
-    ensure!(status.success(), "{command:?}: {status}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {said}", output.status);
     Ok(took)
 }
 
