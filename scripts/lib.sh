@@ -75,9 +75,9 @@ need() {
 # Checks that the workspace can be built here.
 need_cargo() {
     # Where rustup puts it; a shell that was open before does not know yet.
-    type -P cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+    type -P cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-${HOME:-~}/.cargo}/bin"
     type -P cargo >/dev/null ||
-        die "cargo is missing: install Rust $RUST_NEEDED or newer (see rustup.rs)"
+        die "cargo is missing: install Rust $RUST_NEEDED or newer, with rustup for example"
     local version
     version=$(rustc --version | awk '{print $2}')
     [[ $(printf '%s\n' "$RUST_NEEDED" "$version" | sort -V | head -n 1) == "$RUST_NEEDED" ]] ||
