@@ -82,6 +82,11 @@ impl Host {
         wait(self.client().stop(&network(name), Guests::Respect, Run::Real))
     }
 
+    /// Stops a network, whoever is on it.
+    pub fn cut_off(&self, name: &str) {
+        wait(self.client().stop(&network(name), Guests::CutOff, Run::Real)).unwrap();
+    }
+
     /// Deletes a network without guests.
     pub fn delete(&self, name: &str) -> Result<Changed, ClientError> {
         wait(self.client().delete(&network(name), Guests::Respect, Run::Real))

@@ -208,6 +208,20 @@ fn names_resolve_inside_and_outside() {
 }
 
 #[test]
+fn the_host_resolves_guests_at_its_own_address() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let guest = host.lan.guest_on("virbr0");
+    let lease = Udhcpc::on(&guest.ns, "eth0").hostname("web").obtain();
+    for transport in ["+notcp", "+tcp"] {
+        let arguments =
+            ["dig", "+short", "+time=2", transport, "@192.168.122.1", "web.default.vnet"];
+        assert_eq!(host.ns().run(arguments).trim(), lease.address.to_string());
+    }
+}
+
+#[test]
 fn a_stopped_network_comes_back_with_its_leases() {
     let host = Host::new();
     let _netd = host.netd();

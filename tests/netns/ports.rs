@@ -3,12 +3,11 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use vnet_api::client::{Guests, Run};
 use vnet_api::ports::{Port, PortConnection, PortError, Request};
 use vnet_testkit::{Udhcpc, frames};
 use vnet_types::MacAddr;
 
-use vnet_tests::{Host, network, refusal, wait};
+use vnet_tests::{Host, network, refusal};
 
 fn request(domain: &str, mac: &str) -> Request {
     Request::Attach {
@@ -118,7 +117,7 @@ fn a_network_with_guests_is_not_pulled_away_from_them() {
     assert!(text.contains("web") && text.contains("--force"), "{text}");
     let (_, text) = refusal(host.stop("default"));
     assert!(text.contains("web"), "{text}");
-    wait(host.client().stop(&network("default"), Guests::CutOff, Run::Real)).unwrap();
+    host.cut_off("default");
     // Its guest returns to it when it comes back.
     host.start("default").unwrap();
     let link = &host.ns().json(&format!("link show {}", port.name))[0];

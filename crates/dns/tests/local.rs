@@ -204,9 +204,9 @@ async fn a_stopped_server_leaves_its_port_free() {
     let server = serve(config(&[]));
     let addr = server.addr();
     let _client = TcpStream::connect(addr).await.unwrap();
-    let error = DnsServer::spawn_at(addr, None, config(&[])).unwrap_err();
+    let error = DnsServer::spawn_at(addr, &[], config(&[])).unwrap_err();
     assert!(matches!(error, ServerError::Taken { .. }), "{error}");
     in_time(server.stop()).await;
-    let again = DnsServer::spawn_at(addr, None, config(&[])).unwrap();
+    let again = DnsServer::spawn_at(addr, &[], config(&[])).unwrap();
     assert_eq!(ask(&again, "web.default.vnet.").await.answers.len(), 1);
 }

@@ -98,12 +98,13 @@ pub struct DnsServer {
     handler: Arc<Handler>,
     addr: SocketAddrV4,
     stop: watch::Sender<()>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl DnsServer {
-    /// Starts the server of one network on port 53 of `listen`, bound to `device` as well where
-    /// one is given. To be called in a tokio runtime whose threads are in the network namespace.
+    /// Starts the server of one network on port 53 of `listen`, for what arrives on one of
+    /// `devices`, or on any where none is given. What the host itself asks arrives on `lo`. To be
+    /// called in a tokio runtime whose threads are in the network namespace.
     ///
     /// # Errors
     /// The address is not there (yet), the port is taken, or the privilege is missing
@@ -111,10 +112,10 @@ impl DnsServer {
     /// seen.
     pub fn spawn(
         listen: Ipv4Addr,
-        device: Option<&IfName>,
+        devices: &[IfName],
         config: Config,
     ) -> Result<Self, ServerError> {
-        Self::spawn_at(SocketAddrV4::new(listen, DNS_PORT), device, config)
+        Self::spawn_at(SocketAddrV4::new(listen, DNS_PORT), devices, config)
     }
 
     /// As [`DnsServer::spawn`], on another port; port 0 is any free one.
@@ -123,10 +124,10 @@ impl DnsServer {
     /// As for [`DnsServer::spawn`].
     pub fn spawn_at(
         listen: SocketAddrV4,
-        device: Option<&IfName>,
+        devices: &[IfName],
         config: Config,
     ) -> Result<Self, ServerError> {
-        let (udp, tcp, addr) = socket::bind(listen, device)?;
+        let (sockets, addr) = socket::bind_all(listen, devices)?;
         let never = own_addresses(addr.into(), config.never);
         let forwarder =
             Forwarder::new(config.upstreams, never, config.timing, config.limits.cache_bytes);
@@ -142,10 +143,12 @@ impl DnsServer {
             flights,
         ));
         let (stop, stopped) = watch::channel(());
-        let tasks = [
-            tokio::spawn(udp::serve(udp, handler.clone(), stopped.clone())),
-            tokio::spawn(tcp::serve(tcp, handler.clone(), config.limits, stopped)),
-        ];
+        let mut tasks = Vec::new();
+        for (udp, tcp) in sockets {
+            let (handler, stopped) = (handler.clone(), stopped.clone());
+            tasks.push(tokio::spawn(udp::serve(udp, handler.clone(), stopped.clone())));
+            tasks.push(tokio::spawn(tcp::serve(tcp, handler, config.limits, stopped)));
+        }
         Ok(Self { handler, addr, stop, tasks })
     }
 

@@ -58,8 +58,25 @@ pub enum ServerError {
     },
 }
 
+/// A UDP and a TCP socket.
+type Pair = (UdpSocket, TcpListener);
+
+/// A pair of sockets for each device, all at the same address and port, and that address.
+pub(super) fn bind_all(
+    listen: SocketAddrV4,
+    devices: &[IfName],
+) -> Result<(Vec<Pair>, SocketAddrV4), ServerError> {
+    let (udp, tcp, addr) = bind(listen, devices.first())?;
+    let mut pairs = vec![(udp, tcp)];
+    for device in devices.iter().skip(1) {
+        let (udp, tcp, _) = bind(addr, Some(device))?;
+        pairs.push((udp, tcp));
+    }
+    Ok((pairs, addr))
+}
+
 /// Both sockets at the same address and port, and that address.
-pub(super) fn bind(
+fn bind(
     listen: SocketAddrV4,
     device: Option<&IfName>,
 ) -> Result<(UdpSocket, TcpListener, SocketAddrV4), ServerError> {

@@ -49,7 +49,7 @@ pub(crate) fn config(upstreams: &[SocketAddr]) -> Config {
 }
 
 pub(crate) fn serve(config: Config) -> DnsServer {
-    DnsServer::spawn_at("127.0.0.7:0".parse().unwrap(), None, config).unwrap()
+    DnsServer::spawn_at("127.0.0.7:0".parse().unwrap(), &[], config).unwrap()
 }
 
 /// What a fake upstream sends for one query: none, one or several messages.

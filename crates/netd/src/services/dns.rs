@@ -35,7 +35,10 @@ pub(crate) fn start(
     if network.mode == Mode::Hostonly {
         config.forwarding = Forwarding::Off;
     }
-    DnsServer::spawn(network.subnet.gateway(), Some(&network.bridge), config)
+    // The host itself reaches its own address through `lo`.
+    let loopback = "lo".parse().ok();
+    let devices: Vec<_> = [network.bridge.clone()].into_iter().chain(loopback).collect();
+    DnsServer::spawn(network.subnet.gateway(), &devices, config)
         .map(Arc::new)
         .map_err(|source| ServiceError::Dns { bridge: network.bridge.to_string(), source })
 }

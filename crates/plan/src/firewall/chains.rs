@@ -4,7 +4,7 @@
 //! forward ─┬─ back to the bridge it came from: accept
 //!          ├─ to a bridge of ours:   to_nat, to_hostonly, to_routed
 //!          └─ from a bridge of ours: from_nat, from_hostonly, from_routed
-//! postrouting ── from a masqueraded subnet, not to a bridge of ours: masquerade
+//! postrouting ── from a masqueraded subnet, to neither a bridge of ours nor the host: masquerade
 //! ```
 //!
 //! What neither comes from a bridge of ours nor goes to one passes untouched. An accept here is
@@ -109,6 +109,8 @@ fn postrouting() -> Rules {
     let from_network = || is(ip("saddr"), set(MASQUERADED));
     vec![
         vec![is(oifname(), set(BRIDGES)), Statement::Return(Some(Return {}))],
+        // The host talks to its own address on a bridge: it must not see another one there.
+        vec![is(oifname(), Expression::String("lo".into())), Statement::Return(Some(Return {}))],
         vec![from_network(), is(ip("daddr"), not_routed), Statement::Return(Some(Return {}))],
         vec![from_network(), is(meta(MetaKey::L4proto), with_ports), masquerade_to_high_ports()],
         vec![from_network(), Statement::Masquerade(None)],
