@@ -13,8 +13,9 @@ use std::path::Path;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect, recvmsg, sendmsg, socket,
+    connect, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
+use nix::sys::time::TimeVal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vnet_types::{DomainName, IfName, MacAddr, NetworkName};
@@ -23,6 +24,11 @@ use vnet_types::{DomainName, IfName, MacAddr, NetworkName};
 const MAX_PACKET: usize = 4096;
 /// Descriptors in the largest packet: Linux' own bound (`SCM_MAX_FD`).
 const MAX_FDS: usize = 253;
+
+/// How long netd may take to answer.
+const ANSWER_WITHIN: TimeVal = TimeVal::new(20, 0);
+/// A receive timeout of 0 is none (socket(7)).
+const FOR_EVER: TimeVal = TimeVal::new(0, 0);
 
 /// What a VMM asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,10 +123,14 @@ impl PortConnection {
             .map_err(|errno| unreachable(errno.into()))?;
         let address = UnixAddr::new(path).map_err(|errno| unreachable(errno.into()))?;
         connect(socket.as_raw_fd(), &address).map_err(|errno| unreachable(errno.into()))?;
+        // A netd that hangs must not hang us.
+        let patience = |time| setsockopt(&socket, sockopt::ReceiveTimeout, &time);
+        patience(ANSWER_WITHIN).map_err(|errno| unreachable(errno.into()))?;
         send(socket.as_raw_fd(), request, &[]).map_err(PortError::Broken)?;
         let (reply, fds) = receive::<Reply>(socket.as_raw_fd())
             .map_err(PortError::Broken)?
             .ok_or_else(|| PortError::Broken(io::ErrorKind::UnexpectedEof.into()))?;
+        patience(FOR_EVER).map_err(|errno| PortError::Broken(errno.into()))?;
         match reply {
             Reply::Attached(port) => Ok((Self { socket }, port, fds)),
             Reply::Refused(reason) => Err(PortError::Refused(reason)),

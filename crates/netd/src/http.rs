@@ -21,7 +21,7 @@ use vnet_types::NetworkName;
 
 use crate::access;
 use crate::daemon::Shared;
-use crate::failure::refuse;
+use crate::failure::{failed, refuse};
 
 type Daemon = State<Arc<Shared>>;
 type Answer<T> = Result<Json<T>, Failure>;
@@ -146,6 +146,16 @@ struct Filter {
     network: Option<NetworkName>,
 }
 
+/// Does a change to its end, though the one who asked for it may go away meanwhile.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ErrorBody>> + Send + 'static,
+) -> Answer<T> {
+    match tokio::spawn(change).await {
+        Ok(result) => Ok(Json(result?)),
+        Err(error) => Err(failed(&error).into()),
+    }
+}
+
 async fn status(State(daemon): Daemon) -> Json<Status> {
     Json(daemon.status().await)
 }
@@ -163,7 +173,7 @@ async fn create(
     Query(options): Query<Options>,
     Body(request): Body<CreateNetwork>,
 ) -> Answer<Changed> {
-    Ok(Json(daemon.create(request, options.run()).await?))
+    to_its_end(async move { daemon.create(request, options.run()).await }).await
 }
 
 async fn delete(
@@ -171,7 +181,7 @@ async fn delete(
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
 ) -> Answer<Changed> {
-    Ok(Json(daemon.delete(&name, options.guests(), options.run()).await?))
+    to_its_end(async move { daemon.delete(&name, options.guests(), options.run()).await }).await
 }
 
 async fn start(
@@ -179,7 +189,7 @@ async fn start(
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
 ) -> Answer<Changed> {
-    Ok(Json(daemon.start(&name, options.run()).await?))
+    to_its_end(async move { daemon.start(&name, options.run()).await }).await
 }
 
 async fn stop(
@@ -187,7 +197,7 @@ async fn stop(
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
 ) -> Answer<Changed> {
-    Ok(Json(daemon.stop(&name, options.guests(), options.run()).await?))
+    to_its_end(async move { daemon.stop(&name, options.guests(), options.run()).await }).await
 }
 
 async fn autostart(
@@ -195,7 +205,7 @@ async fn autostart(
     Name(name): Name<NetworkName>,
     Body(on): Body<bool>,
 ) -> Answer<Changed> {
-    Ok(Json(daemon.autostart(&name, on).await?))
+    to_its_end(async move { daemon.autostart(&name, on).await }).await
 }
 
 async fn leases(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<Lease>> {
