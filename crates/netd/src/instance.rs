@@ -3,6 +3,7 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
 
 /// The claim of this process on its network namespace; it ends with the process.
 #[derive(Debug)]
@@ -22,22 +23,33 @@ pub enum InstanceError {
     Privilege(String),
 }
 
+/// How long a netd that was killed may still have the claim: a child that it was starting holds a
+/// copy of the socket until it is started.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+
 /// Capabilities that netd cannot do without, with their numbers (linux/capability.h).
 const NEEDED: [(&str, u32); 3] =
     [("CAP_NET_BIND_SERVICE", 10), ("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13)];
 
 impl Instance {
     /// Claims the network namespace. Names of abstract Unix sockets belong to the namespace, and
-    /// vanish with their process.
+    /// vanish with their process; a netd that is just ending is waited for.
     ///
     /// # Errors
     /// Another netd has it.
-    pub fn claim() -> Result<Self, InstanceError> {
+    pub async fn claim() -> Result<Self, InstanceError> {
         let address = SocketAddr::from_abstract_name("vnet/netd").map_err(InstanceError::Socket)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(Self(listener)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(InstanceError::Taken),
-            Err(error) => Err(InstanceError::Socket(error)),
+        let deadline = Instant::now() + PREDECESSOR;
+        loop {
+            match UnixListener::bind_addr(&address) {
+                Ok(listener) => return Ok(Self(listener)),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    return Err(InstanceError::Socket(error));
+                }
+                Err(_) if Instant::now() >= deadline => return Err(InstanceError::Taken),
+                Err(_) => tokio::time::sleep(BETWEEN_TRIES).await,
+            }
         }
     }
 }

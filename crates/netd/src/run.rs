@@ -31,7 +31,7 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     check_privilege()?;
-    let _instance = Instance::claim()?;
+    let _instance = Instance::claim().await?;
     let paths = Paths::new(options.root);
     make_directory(&paths.run())?;
     let kernel = Kernel::open(paths.ledger())?;
