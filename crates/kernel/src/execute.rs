@@ -94,6 +94,9 @@ impl Kernel {
             Operation::DisableIpv6 { link } => {
                 write_sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
             }
+            Operation::ForwardOn { link } => {
+                write_sysctl(&format!("net/ipv4/conf/{link}/forwarding"), "1")?;
+            }
             Operation::RememberForwarding => {
                 let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
                 let values = sysctl::forwarding(ours).map_err(sysctl_error("net/ipv4/conf"))?;
@@ -121,8 +124,10 @@ impl Kernel {
 
     async fn transact(&mut self, transaction: &Transaction, goal: &Firewall) -> Result<(), Cause> {
         let before = generation::current().map_err(ObserveError::Generation)?;
+        // Until it is known to have happened, nothing is known.
+        self.table = None;
         self.nft.run(transaction).await?;
-        Ok(self.remember_table(goal.clone(), before).await?)
+        Ok(self.remember_table(goal.clone(), before)?)
     }
 }
 

@@ -56,6 +56,9 @@ fn router(daemon: Arc<Shared>) -> Router {
         .route("/v1/networks/{name}/autostart", put(autostart))
         .route("/v1/leases", get(leases))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
+        .method_not_allowed_fallback(async || {
+            Failure(refuse(ErrorKind::Invalid, "this path of the API does not take that method"))
+        })
         .layer(from_fn(authorise))
         .with_state(daemon)
 }
