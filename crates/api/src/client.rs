@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use vnet_types::NetworkName;
+use vnet_types::{Forward, Listen, NetworkName};
 
-use crate::model::{Changed, CreateNetwork, ErrorBody, Lease, Network, Status};
+use crate::model::{Changed, CreateNetwork, ErrorBody, ForwardView, Lease, Network, Status};
 
 /// Bytes in the largest answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
@@ -165,6 +165,46 @@ impl Client {
     pub async fn leases(&self, network: Option<&NetworkName>) -> Result<Vec<Lease>, ClientError> {
         let query = network.map(|name| format!("?network={name}")).unwrap_or_default();
         self.call(Method::GET, &format!("/v1/leases{query}"), &()).await
+    }
+
+    /// The forwards of one network, or of all.
+    ///
+    /// # Errors
+    /// The network is not there, or netd cannot be reached.
+    pub async fn forwards(
+        &self,
+        network: Option<&NetworkName>,
+    ) -> Result<Vec<ForwardView>, ClientError> {
+        let query = network.map(|name| format!("?network={name}")).unwrap_or_default();
+        self.call(Method::GET, &format!("/v1/forwards{query}"), &()).await
+    }
+
+    /// Publishes a port of a guest.
+    ///
+    /// # Errors
+    /// The port is taken, the network is not there, or the host refuses: nothing has changed then.
+    pub async fn add_forward(
+        &self,
+        network: &NetworkName,
+        forward: &Forward,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{network}/forwards?{}", query(run));
+        self.call(Method::POST, &path, forward).await
+    }
+
+    /// Publishes a port no more.
+    ///
+    /// # Errors
+    /// There is no such forward, or the host refuses: nothing has changed then.
+    pub async fn remove_forward(
+        &self,
+        network: &NetworkName,
+        listen: &Listen,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{network}/forwards?listen={listen}&{}", query(run));
+        self.call(Method::DELETE, &path, &()).await
     }
 
     async fn call<T: DeserializeOwned>(

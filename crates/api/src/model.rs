@@ -9,6 +9,9 @@
 //! | `DELETE /v1/networks/NAME?force=` | | [`Changed`] |
 //! | `POST /v1/networks/NAME/start`, `…/stop?force=` | | [`Changed`] |
 //! | `PUT /v1/networks/NAME/autostart` | `true` or `false` | [`Changed`] |
+//! | `GET /v1/forwards?network=`, `GET /v1/networks/NAME/forwards` | | [`ForwardView`]s |
+//! | `POST /v1/networks/NAME/forwards` | [`Forward`] | [`Changed`] |
+//! | `DELETE /v1/networks/NAME/forwards?listen=[ADDR:]PORT/PROTOCOL` | | [`Changed`] |
 //! | `GET /v1/leases?network=` | | [`Lease`]s |
 //!
 //! A request that changes something and has `dry_run=true` is answered with what would be done,
@@ -19,7 +22,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use vnet_types::{
-    AddrRange, DnsName, DomainName, IfName, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet,
+    AddrRange, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition, NetworkName,
+    Subnet,
 };
 
 /// netd itself.
@@ -132,6 +136,19 @@ pub struct Changed {
     pub plan: Vec<String>,
     /// What a person should know, as that another subnet was chosen, and why.
     pub notes: Vec<String>,
+}
+
+/// One forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardView {
+    /// The network that it leads into.
+    pub network: NetworkName,
+    /// As a person wrote it.
+    #[serde(flatten)]
+    pub forward: Forward,
+    /// The guest's address at the moment; none while the guest has none, or the network is not
+    /// up: connections are refused then.
+    pub to: Option<Ipv4Addr>,
 }
 
 /// One lease.

@@ -6,7 +6,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
-use crate::{autostart, completions, create, delete, leases, probe, run, show, start, stop};
+use crate::{
+    autostart, completions, create, delete, forward, leases, probe, run, show, start, stop,
+};
 
 /// Over the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     Delete(delete::Delete),
     Autostart(autostart::Autostart),
     Leases(leases::Leases),
+    Forward(forward::Forward),
     Run(run::Run),
     Probe(probe::Probe),
     Completions(completions::Completions),

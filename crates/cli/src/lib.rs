@@ -18,6 +18,7 @@ mod context;
 mod create;
 mod delete;
 mod failure;
+mod forward;
 mod leases;
 mod list;
 mod output;
@@ -61,6 +62,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Delete(args) => delete::run(&args, &context).await?,
             Command::Autostart(args) => autostart::run(&args, &context).await?,
             Command::Leases(args) => leases::run(&args, &context).await?,
+            Command::Forward(args) => forward::run(&args, &context).await?,
             // It becomes the VMM, and comes back only if that fails.
             Command::Run(args) => run::run(&args, &context).await?,
             Command::Probe(args) => probe::run(&args, &context).await?,

@@ -65,6 +65,9 @@ fn pairs(network: &Network) -> Pairs {
         let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         pairs.add("DNS host", Cell::text(format!("{name} {}", addresses.join(", "))));
     }
+    for (index, forward) in definition.forwards.iter().enumerate() {
+        pairs.add(if index == 0 { "forwards" } else { "" }, Cell::text(forward));
+    }
     let uplink = definition.uplink.as_ref().map_or("any", |uplink| uplink.as_str());
     pairs.add("uplink", Cell::text(uplink));
     pairs.add("MTU", Cell::text(definition.mtu));
@@ -107,7 +110,11 @@ mod tests {
                         {"mac": "52:54:00:00:00:09", "ip": "10.0.5.9", "hostname": "nine"}
                     ]
                 },
-                "dns": {"upstreams": ["192.0.2.53"], "hosts": {"printer": ["10.0.5.8"]}}
+                "dns": {"upstreams": ["192.0.2.53"], "hosts": {"printer": ["10.0.5.8"]}},
+                "forwards": [
+                    {"protocol": "tcp", "port": 8080, "target": "web:80"},
+                    {"protocol": "udp", "port": "9000-9009", "target": "10.0.5.9"}
+                ]
             },
             "state": "failed", "reason": "virbr1 is there already", "gateway": "10.0.5.1",
             "bridge_mac": "52:54:00:aa:bb:cc",
@@ -133,6 +140,8 @@ mod tests {
              domain:         lab.vnet\n\
              DNS upstreams:  192.0.2.53\n\
              DNS host:       printer 10.0.5.8\n\
+             forwards:       8080/tcp to web:80\n\
+             \x20               9000-9009/udp to 10.0.5.9\n\
              uplink:         eth1\n\
              MTU:            1400\n\
              autostart:      no\n\

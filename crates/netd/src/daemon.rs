@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
     BrokenDefinition, Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network, State, Status,
@@ -20,26 +20,27 @@ use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 use crate::failure::{chain, failed, invalid, no_network, refuse};
 use crate::leases::LeaseWriter;
 use crate::services::{Services, unix_now};
-use crate::{network_view, reconcile, request, store};
+use crate::{forwards, network_view, reconcile, request, store};
 
 /// What netd knows and does, for any number of askers.
 pub struct Shared {
-    daemon: Mutex<Daemon>,
+    pub(crate) daemon: Mutex<Daemon>,
     this: std::sync::Weak<Self>,
 }
 
-struct Daemon {
-    paths: Paths,
-    kernel: Kernel,
+pub(crate) struct Daemon {
+    pub(crate) paths: Paths,
+    pub(crate) kernel: Kernel,
     writer: LeaseWriter,
     upstreams: Upstreams,
     /// As they are on disk, but for running ones: as they were when they were started.
-    networks: BTreeMap<NetworkName, NetworkDefinition>,
+    pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
     broken: Vec<BrokenDefinition>,
     /// The networks that are up.
-    running: BTreeMap<NetworkName, Services>,
+    pub(crate) running: BTreeMap<NetworkName, Services>,
     /// Those that should be and aren't, and why.
     failed: BTreeMap<NetworkName, String>,
+    leases_changed: Arc<Notify>,
 }
 
 impl Shared {
@@ -63,9 +64,14 @@ impl Shared {
             broken: Vec::new(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
+            leases_changed: Arc::default(),
         };
         daemon.start_up().await?;
-        Ok(Arc::new_cyclic(|this| Self { daemon: Mutex::new(daemon), this: this.clone() }))
+        let changed = daemon.leases_changed.clone();
+        let shared =
+            Arc::new_cyclic(|this| Self { daemon: Mutex::new(daemon), this: this.clone() });
+        tokio::spawn(forwards::follow(Arc::downgrade(&shared), changed));
+        Ok(shared)
     }
 
     /// netd itself, and the definitions that it cannot use.
@@ -218,23 +224,8 @@ impl Shared {
         }
     }
 
-    /// Removes a port whose owner has gone, should it still be there.
-    pub async fn detach(&self, port: &IfName) {
-        let mut daemon = self.daemon.lock().await;
-        let Ok(observed) = daemon.observe(Routes::Skip).await else { return };
-        let link = observed.links.get(port.as_str());
-        let alias = link.and_then(|link| link.alias.as_deref()?.parse().ok());
-        if matches!(alias, Some(Alias::Port { .. })) {
-            let step = Operation::DeleteLink { name: port.clone() };
-            // As a rule it goes by itself, and may just have done so.
-            if let Err(error) = daemon.kernel.execute(&step).await {
-                tracing::debug!("{}", chain(&error));
-            }
-        }
-    }
-
     /// What makes the next request quick, when nobody waits for it.
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let Some(this) = self.this.upgrade() else { return };
         tokio::spawn(async move {
             if let Err(error) = this.daemon.lock().await.kernel.settle().await {
@@ -258,7 +249,10 @@ impl Daemon {
             .collect();
         let mut accepted: Vec<&NetworkDefinition> = Vec::new();
         for network in &wanted {
-            match request::check_clash(network, &observed, &accepted) {
+            let clash = request::check_clash(network, &observed, &accepted).and_then(|()| {
+                forwards::check_overlap(&network.name, &network.forwards, &accepted)
+            });
+            match clash {
                 Ok(()) => accepted.push(network),
                 Err(error) => self.fail(&network.name, error),
             }
@@ -358,6 +352,7 @@ impl Daemon {
         let others: Vec<_> =
             self.networks.values().filter(|other| self.running.contains_key(&other.name)).collect();
         request::check_clash(&definition, &observed, &others)?;
+        self.check_forwards(&definition)?;
         match run {
             Run::Dry => self.plan_for(&self.with(name), &observed),
             Run::Real => self.bring_up(name, observed).await,
@@ -459,12 +454,8 @@ impl Daemon {
             let message = format!("the network {network} is not up: `vnet start {network}`");
             return Err(refuse(ErrorKind::Conflict, message));
         }
-        if mac.is_multicast() || mac.octets() == [0; 6] {
-            let message = format!("no guest can have the address {mac}: it is no station's");
-            return Err(refuse(ErrorKind::Invalid, message));
-        }
-        if queues > ports::MAX_QUEUES {
-            let message = format!("a port has {} queues at most, not {queues}", ports::MAX_QUEUES);
+        if mac.is_multicast() {
+            let message = format!("{mac} is a group address, which no guest can have");
             return Err(refuse(ErrorKind::Invalid, message));
         }
         let observed = self.observe(Routes::Skip).await?;
@@ -472,12 +463,13 @@ impl Daemon {
         let tap =
             Tap::create(BRIDGE_PORT_PATTERN, queues.into()).map_err(|error| invalid(&error))?;
         let port = tap.name().clone();
-        let mut steps = vec![Operation::SetAlias { link: port.clone(), alias }];
-        // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
+        let mut steps = vec![
+            Operation::SetAlias { link: port.clone(), alias },
+            Operation::SetMtu { link: port.clone(), mtu: definition.mtu },
+        ];
         if observed.ipv6 {
             steps.push(Operation::DisableIpv6 { link: port.clone() });
         }
-        steps.push(Operation::SetMtu { link: port.clone(), mtu: definition.mtu });
         steps.push(Operation::Enslave { port: port.clone(), bridge: definition.bridge });
         steps.push(Operation::SetUp { link: port.clone() });
         for step in steps {
@@ -505,17 +497,20 @@ impl Daemon {
         result
     }
 
-    async fn restore(&mut self, before: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+    pub(crate) async fn restore(
+        &mut self,
+        before: &BTreeSet<NetworkName>,
+    ) -> Result<(), ErrorBody> {
         let observed = self.observe(Routes::Skip).await?;
         self.try_switch(before, &observed).await.map(drop)
     }
 
-    async fn try_switch(
+    pub(crate) async fn try_switch(
         &mut self,
         to: &BTreeSet<NetworkName>,
         observed: &Observed,
     ) -> Result<(Changed, Observed), ErrorBody> {
-        let desired = reconcile::desired(self.definitions_of(to), observed);
+        let desired = self.desired(to, observed);
         let plan = reconcile::plan(&desired, observed)?;
         let ending: Vec<_> =
             self.running.keys().filter(|name| !to.contains(*name)).cloned().collect();
@@ -532,24 +527,25 @@ impl Daemon {
             let link = observed.links.get(network.bridge.as_str());
             let mac = link.and_then(|link| link.mac).unwrap_or(mac);
             let journal = self.writer.journal(self.paths.leases(&name));
-            let services = Services::start(&network, mac, journal, &self.upstreams)
-                .await
-                .map_err(|error| failed(&error))?;
+            let services =
+                Services::start(&network, mac, journal, &self.upstreams, &self.leases_changed)
+                    .await
+                    .map_err(|error| failed(&error))?;
             self.running.insert(name, services);
         }
         Ok((in_words(&plan), observed))
     }
 
-    fn plan_for(
+    pub(crate) fn plan_for(
         &self,
         up: &BTreeSet<NetworkName>,
         observed: &Observed,
     ) -> Result<Changed, ErrorBody> {
-        let desired = reconcile::desired(self.definitions_of(up), observed);
+        let desired = self.desired(up, observed);
         Ok(in_words(&reconcile::plan(&desired, observed)?))
     }
 
-    fn definitions_of(
+    pub(crate) fn definitions_of(
         &self,
         names: &BTreeSet<NetworkName>,
     ) -> impl Iterator<Item = &NetworkDefinition> {
@@ -569,7 +565,7 @@ impl Daemon {
         self.kernel.change_ledger(change).map_err(|error| failed(&error))
     }
 
-    fn definition(&self, name: &NetworkName) -> Result<&NetworkDefinition, ErrorBody> {
+    pub(crate) fn definition(&self, name: &NetworkName) -> Result<&NetworkDefinition, ErrorBody> {
         let path = self.paths.network(name).display().to_string();
         let broken = self.broken.iter().find(|broken| broken.path == path);
         match (self.networks.get(name), broken) {
@@ -582,7 +578,7 @@ impl Daemon {
     }
 
     /// Reads the definitions anew, but for networks that are up: they stay as they were started.
-    fn read_definitions(&mut self) -> Result<(), ErrorBody> {
+    pub(crate) fn read_definitions(&mut self) -> Result<(), ErrorBody> {
         let (mut networks, broken) =
             store::read_all(&self.paths).map_err(|error| failed(&error))?;
         for name in self.running.keys() {
@@ -595,11 +591,11 @@ impl Daemon {
         Ok(())
     }
 
-    async fn observe(&mut self, routes: Routes) -> Result<Observed, ErrorBody> {
+    pub(crate) async fn observe(&mut self, routes: Routes) -> Result<Observed, ErrorBody> {
         self.kernel.observe(routes).await.map_err(|error| failed(&error))
     }
 
-    fn view(&self, network: &NetworkDefinition, observed: &Observed) -> Network {
+    pub(crate) fn view(&self, network: &NetworkDefinition, observed: &Observed) -> Network {
         let services = self.running.get(&network.name);
         let state = match (services, self.failed.get(&network.name)) {
             (Some(_), _) => State::Active,
@@ -622,10 +618,7 @@ fn check_port_is_new(
     observed: &Observed,
 ) -> Result<(), ErrorBody> {
     let taken = |what: String| Err(refuse(ErrorKind::Conflict, what));
-    for (name, link) in &observed.links {
-        if link.mac == Some(mac) {
-            return taken(format!("the address {mac} is that of the host's interface {name}"));
-        }
+    for link in observed.links.values() {
         let present = link.alias.as_deref().and_then(|alias| alias.parse().ok());
         match (alias, present) {
             (

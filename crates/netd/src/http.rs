@@ -16,8 +16,10 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use vnet_api::client::{Guests, Run};
-use vnet_api::model::{Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network, Status};
-use vnet_types::NetworkName;
+use vnet_api::model::{
+    Changed, CreateNetwork, ErrorBody, ErrorKind, ForwardView, Lease, Network, Status,
+};
+use vnet_types::{Forward, Listen, NetworkName};
 
 use crate::access;
 use crate::daemon::Shared;
@@ -54,11 +56,13 @@ fn router(daemon: Arc<Shared>) -> Router {
         .route("/v1/networks/{name}/start", post(start))
         .route("/v1/networks/{name}/stop", post(stop))
         .route("/v1/networks/{name}/autostart", put(autostart))
+        .route(
+            "/v1/networks/{name}/forwards",
+            get(network_forwards).post(add_forward).delete(remove_forward),
+        )
+        .route("/v1/forwards", get(forwards))
         .route("/v1/leases", get(leases))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
-        .method_not_allowed_fallback(async || {
-            Failure(refuse(ErrorKind::Invalid, "this path of the API does not take that method"))
-        })
         .layer(from_fn(authorise))
         .with_state(daemon)
 }
@@ -213,4 +217,41 @@ async fn autostart(
 
 async fn leases(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<Lease>> {
     Ok(Json(daemon.leases(filter.network.as_ref()).await?))
+}
+
+async fn forwards(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<ForwardView>> {
+    Ok(Json(daemon.forwards(filter.network.as_ref()).await?))
+}
+
+async fn network_forwards(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+) -> Answer<Vec<ForwardView>> {
+    Ok(Json(daemon.forwards(Some(&name)).await?))
+}
+
+async fn add_forward(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(options): Query<Options>,
+    Body(forward): Body<Forward>,
+) -> Answer<Changed> {
+    to_its_end(async move { daemon.add_forward(&name, forward, options.run()).await }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    listen: Listen,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn remove_forward(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(Published { listen, dry_run }): Query<Published>,
+) -> Answer<Changed> {
+    let run = if dry_run { Run::Dry } else { Run::Real };
+    to_its_end(async move { daemon.remove_forward(&name, listen, run).await }).await
 }

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod daemon;
 pub mod failure;
+mod forwards;
 pub mod http;
 pub mod instance;
 pub mod leases;

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -27,17 +26,8 @@ struct Arguments {
     log: String,
 }
 
-fn main() -> ExitCode {
-    match serve(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("netd: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve(arguments: Arguments) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
     let filter = EnvFilter::try_new(&arguments.log)
         .with_context(|| format!("`{}` is no log filter", arguments.log))?;
     tracing_subscriber::fmt()

@@ -8,7 +8,7 @@ use vnet_types::NetworkDefinition;
 use crate::failure::{conflict, failed, refuse};
 use vnet_api::model::ErrorKind;
 
-/// What should be, if these networks should be up.
+/// What should be, if these networks should be up, but for where their forwards lead.
 pub(crate) fn desired<'a>(
     networks: impl Iterator<Item = &'a NetworkDefinition>,
     observed: &Observed,
@@ -16,7 +16,7 @@ pub(crate) fn desired<'a>(
     let with_mac = |network: &NetworkDefinition| {
         (network.name.clone(), (network.clone(), free_mac(network, observed)))
     };
-    Desired { networks: networks.map(with_mac).collect() }
+    Desired { networks: networks.map(with_mac).collect(), ..Desired::default() }
 }
 
 /// The plan that leads from `observed` to `desired`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vnet_api::model::BrokenDefinition;
 use vnet_api::paths::Paths;
-use vnet_types::{NetworkDefinition, NetworkName};
+use vnet_types::{Forward, Listen, NetworkDefinition, NetworkName};
 
 use crate::failure::chain;
 
@@ -60,8 +60,7 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in entries {
         let path = entry.map_err(error)?.path();
-        // A pipe, say, would be waited for.
-        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }
@@ -82,9 +81,7 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
 /// Reads one definition, and says what is wrong with it in words.
 fn read(path: &Path) -> Result<NetworkDefinition, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let network: NetworkDefinition =
-        toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    network.validate().map_err(|error| chain(&error))?;
+    let network = parse(&text)?;
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     if stem != Some(network.name.as_str()) {
         return Err(format!(
@@ -92,6 +89,13 @@ fn read(path: &Path) -> Result<NetworkDefinition, String> {
             network.name, network.name
         ));
     }
+    Ok(network)
+}
+
+fn parse(text: &str) -> Result<NetworkDefinition, String> {
+    let network: NetworkDefinition =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    network.validate().map_err(|error| chain(&error))?;
     Ok(network)
 }
 
@@ -121,6 +125,88 @@ impl Unflushed {
             sync_directory(&path)
         })
     }
+}
+
+/// A definition as it was before a change.
+#[derive(Debug)]
+pub(crate) struct Before {
+    path: PathBuf,
+    text: String,
+}
+
+impl Before {
+    /// Undoes the change.
+    pub(crate) fn put_back(self) -> Result<(), StoreError> {
+        replace(&self.path, self.text.as_bytes())
+    }
+}
+
+/// Adds a forward to a definition and leaves all else in the file as a person wrote it.
+pub(crate) fn add_forward(
+    paths: &Paths,
+    name: &NetworkName,
+    forward: &Forward,
+) -> Result<Before, StoreError> {
+    use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, Value};
+    edit(paths, name, |document, _| {
+        let mut pairs: Vec<(&str, Value)> = vec![("protocol", forward.protocol.as_str().into())];
+        pairs.extend(forward.address.map(|address| ("address", address.to_string().into())));
+        let ports = forward.port;
+        let port = match ports.count() {
+            1 => Value::from(i64::from(ports.first())),
+            _ => Value::from(ports.to_string()),
+        };
+        pairs.extend([("port", port), ("target", forward.target.to_string().into())]);
+        // A person may have written them in one line.
+        if let Some(Item::Value(Value::Array(array))) = document.get_mut("forwards") {
+            let array: &mut Array = array;
+            array.push(pairs.into_iter().collect::<InlineTable>());
+            return;
+        }
+        let tables = document["forwards"].or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+        if let Some(tables) = tables.as_array_of_tables_mut() {
+            tables.push(pairs.into_iter().collect::<Table>());
+        }
+    })
+}
+
+/// Removes the forwards that listen exactly there, and what a person wrote about them.
+pub(crate) fn remove_forward(
+    paths: &Paths,
+    name: &NetworkName,
+    listen: &Listen,
+) -> Result<Before, StoreError> {
+    use toml_edit::{Item, Value};
+    edit(paths, name, |document, network| {
+        let gone = network.forwards.iter().enumerate().rev();
+        let gone = gone.filter(|(_, forward)| forward.listen() == *listen).map(|(place, _)| place);
+        for place in gone {
+            match document.get_mut("forwards") {
+                Some(Item::ArrayOfTables(tables)) => drop(tables.remove(place)),
+                Some(Item::Value(Value::Array(array))) => drop(array.remove(place)),
+                _ => {}
+            }
+        }
+    })
+}
+
+/// Changes a definition, and refuses where it cannot be used afterwards.
+fn edit(
+    paths: &Paths,
+    name: &NetworkName,
+    change: impl FnOnce(&mut toml_edit::DocumentMut, &NetworkDefinition),
+) -> Result<Before, StoreError> {
+    let path = paths.network(name);
+    let broken = |reason| StoreError::Broken { path: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(&path).map_err(|source| io_error("read", &path, source))?;
+    let network = parse(&text).map_err(broken)?;
+    let mut document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| broken(error.to_string()))?;
+    change(&mut document, &network);
+    let changed = document.to_string();
+    parse(&changed).map_err(broken)?;
+    replace(&path, changed.as_bytes())?;
+    Ok(Before { path, text })
 }
 
 /// Changes one key of a definition and leaves all else in the file as a person wrote it.
@@ -153,31 +239,17 @@ pub(crate) fn remove(paths: &Paths, name: &NetworkName) -> Result<(), StoreError
     }
 }
 
-/// Replaces a file by `bytes`: a crash leaves the old one or the new one, whole. It stays where a
-/// symbolic link leads, and keeps its mode.
+/// Replaces a file by `bytes`: a crash leaves the old one or the new one, whole.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let error = |source| io_error("write", path, source);
-    let target = path.canonicalize().map_err(error)?;
-    let permissions = std::fs::metadata(&target).map_err(error)?.permissions();
-    let new = target.with_extension("toml.new");
+    let new = path.with_extension("toml.new");
     let write = || {
         let mut file = File::create(&new)?;
-        file.set_permissions(permissions)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        std::fs::rename(&new, &target)
+        std::fs::rename(&new, path)
     };
-    clean_up(write(), &new).map_err(error)?;
-    sync_directory(&target)
-}
-
-/// Leaves no half-written file behind.
-fn clean_up<T>(result: io::Result<T>, new: &Path) -> io::Result<T> {
-    if result.is_err() {
-        // It may not even have been made.
-        let _ = std::fs::remove_file(new);
-    }
-    result
+    write().map_err(|source| io_error("write", path, source))?;
+    sync_directory(path)
 }
 
 /// Writes a file that is not there yet; it appears whole.
@@ -192,7 +264,7 @@ fn write_beside(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
         std::fs::rename(&new, path)?;
         Ok(file)
     };
-    clean_up(write(), &new).map_err(|source| io_error("write", path, source))
+    write().map_err(|source| io_error("write", path, source))
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
@@ -255,6 +327,45 @@ range = "192.168.122.2-192.168.122.254"
         set_autostart(&paths, &"default".parse().unwrap(), false).unwrap();
         let text = std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
         assert_eq!(text, DEFAULT.replace("autostart = true", "autostart = false"));
+    }
+
+    #[test]
+    fn comments_survive_forwards_that_come_and_go() {
+        let (_root, paths) = with_file("default.toml", DEFAULT);
+        let name = "default".parse().unwrap();
+        let text = || std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
+        let forward = |listen: &str, target: &str| {
+            Forward::new(listen.parse().unwrap(), target.parse().unwrap())
+        };
+        let web = forward("203.0.113.2:8080-8081", "web:80-81");
+        add_forward(&paths, &name, &web).unwrap();
+        add_forward(&paths, &name, &forward("53/udp", "db")).unwrap();
+        let (networks, broken) = read_all(&paths).unwrap();
+        assert_eq!(broken, []);
+        assert_eq!(networks[&name].forwards, [web.clone(), forward("53/udp", "db")]);
+        assert!(text().starts_with(DEFAULT), "{}", text());
+        let undo = remove_forward(&paths, &name, &web.listen()).unwrap();
+        assert_eq!(read_all(&paths).unwrap().0[&name].forwards, [forward("53/udp", "db")]);
+        undo.put_back().unwrap();
+        assert_eq!(read_all(&paths).unwrap().0[&name].forwards.len(), 2);
+        for listen in ["53/udp", "203.0.113.2:8080-8081"] {
+            remove_forward(&paths, &name, &listen.parse().unwrap()).unwrap();
+        }
+        assert_eq!(text(), DEFAULT);
+    }
+
+    #[test]
+    fn forwards_that_are_written_in_one_line_stay_so() {
+        let line = "forwards = [{ port = 80, target = \"web\" }] # the shop\n";
+        let (_root, paths) =
+            with_file("default.toml", &DEFAULT.replace("[dhcp]", &format!("{line}\n[dhcp]")));
+        let name = "default".parse().unwrap();
+        let forward = Forward::new("81".parse().unwrap(), "web".parse().unwrap());
+        add_forward(&paths, &name, &forward).unwrap();
+        remove_forward(&paths, &name, &"80".parse().unwrap()).unwrap();
+        assert_eq!(read_all(&paths).unwrap().0[&name].forwards, [forward]);
+        let text = std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
+        assert!(text.contains("# the shop"), "{text}");
     }
 
     #[test]

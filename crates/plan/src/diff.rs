@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
+use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName};
 
 use crate::{
-    Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan,
+    Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan, forward,
 };
 
 /// What stands in the way of a plan, and isn't ours to remove.
@@ -52,7 +52,10 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
     for (network, mac) in desired.networks.values() {
         build_bridge(network, *mac, observed, &mut plan);
     }
+    // Never without the rules that guard it.
+    route_loopback(false, desired, observed, &mut plan);
     firewall(desired, observed, &mut plan);
+    route_loopback(true, desired, observed, &mut plan);
     forwarding(desired, observed, &mut plan);
     for (network, _) in desired.networks.values() {
         bring_up(network, observed, &mut plan);
@@ -63,7 +66,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
 
 /// Whether the link is a bridge that we made: the ledger knows its address, or (should the ledger
 /// be lost) its alias says so.
-pub(crate) fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
+fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
     let claimed =
         observed.ledger.bridges.get(name).is_some_and(|claim| link.mac == Some(claim.mac));
     link.kind == LinkKind::Bridge && (claimed || matches!(alias(link), Some(Alias::Bridge(_))))
@@ -134,16 +137,25 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
     if link.and_then(alias).as_ref() != Some(&wanted) {
         plan.push(Operation::SetAlias { link: bridge.clone(), alias: wanted });
     }
-    // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
-    if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
-        plan.push(Operation::DisableIpv6 { link: bridge.clone() });
-    }
     if link.is_none_or(|link| link.mtu != network.mtu) {
         plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu });
+    }
+    if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
+        plan.push(Operation::DisableIpv6 { link: bridge.clone() });
     }
     let (gateway, prefix) = (IpAddr::V4(network.subnet.gateway()), network.subnet.prefix_len());
     if link.is_none_or(|link| !observed.has_address(link.index, gateway, prefix)) {
         plan.push(Operation::add_gateway(bridge, network.subnet));
+    }
+}
+
+fn route_loopback(on: bool, desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for (network, _) in desired.networks.values() {
+        let is =
+            observed.links.get(network.bridge.as_str()).is_some_and(|link| link.route_localnet);
+        if forward::uses_loopback(network) == on && is != on {
+            plan.push(Operation::RouteLoopback { link: network.bridge.clone(), on });
+        }
     }
 }
 
@@ -182,10 +194,6 @@ fn forwarding(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
     let bridge = &network.bridge;
     let link = observed.links.get(bridge.as_str());
-    // A host that forwards may still be told to make its new interfaces without.
-    if network.mode != Mode::Hostonly && link.is_none_or(|link| !link.forwarding) {
-        plan.push(Operation::ForwardOn { link: bridge.clone() });
-    }
     if link.is_none_or(|link| !link.up) {
         plan.push(Operation::SetUp { link: bridge.clone() });
     }

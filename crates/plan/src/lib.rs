@@ -18,6 +18,7 @@ mod choose;
 mod desired;
 mod diff;
 pub mod firewall;
+mod forward;
 mod ledger;
 mod observed;
 mod operation;
@@ -27,6 +28,7 @@ pub use choose::{ChooseError, Clash, clashes, free_bridge, free_mac, free_subnet
 pub use desired::Desired;
 pub use diff::{Conflict, diff};
 pub use firewall::{Firewall, FirewallState, Transaction};
+pub use forward::{Addresses, Tenant, addresses};
 pub use ledger::{BridgeClaim, Ledger};
 pub use observed::{Address, IP_FORWARD, Link, LinkKind, Observed, Route};
 pub use operation::{Operation, Plan};

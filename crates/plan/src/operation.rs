@@ -84,15 +84,17 @@ pub enum Operation {
         /// The link.
         link: IfName,
     },
+    /// Let a bridge of ours carry connections of the host from its loopback addresses, or not.
+    RouteLoopback {
+        /// The bridge.
+        link: IfName,
+        /// Whether it may.
+        on: bool,
+    },
     /// Write to the ledger what `ip_forward`, and all that changes with it, are set to.
     RememberForwarding,
     /// Turn on IPv4 forwarding.
     EnableForwarding,
-    /// Forward what comes from a link of ours.
-    ForwardOn {
-        /// The link.
-        link: IfName,
-    },
     /// Put back what the ledger remembers of `ip_forward` and all that changes with it.
     RestoreForwarding,
     /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
@@ -177,9 +179,14 @@ impl fmt::Display for Operation {
             }
             Self::SetUp { link } => write!(f, "set {link} up"),
             Self::DisableIpv6 { link } => write!(f, "keep IPv6 off {link}"),
+            Self::RouteLoopback { link, on: true } => {
+                write!(f, "let the host reach published ports on {link} at 127.0.0.1")
+            }
+            Self::RouteLoopback { link, on: false } => {
+                write!(f, "keep loopback addresses off {link}")
+            }
             Self::RememberForwarding => f.write_str("note the present settings of IPv4 forwarding"),
             Self::EnableForwarding => f.write_str("turn on IPv4 forwarding"),
-            Self::ForwardOn { link } => write!(f, "forward what comes from {link}"),
             Self::RestoreForwarding => f.write_str("put IPv4 forwarding back as it was found"),
             Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
             Self::InstallFirewall { firewall } => {

@@ -12,7 +12,7 @@ use vnet_plan::{
     Address, Alias, Conflict, Desired, FirewallState, IP_FORWARD, Link, LinkKind, Observed,
     Operation, Plan, diff, free_mac,
 };
-use vnet_types::{Dns, MacAddr, Mode, NetworkDefinition, Subnet};
+use vnet_types::{Dns, Forward, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet};
 
 /// A kernel that does what an operation says, and nothing else.
 #[derive(Clone)]
@@ -84,8 +84,12 @@ impl Model {
                 });
             }
             Operation::SetUp { link } => self.link(link).up = true,
+            Operation::RouteLoopback { link, on } => {
+                let guarded = matches!(self.state.firewall, FirewallState::Holds(_));
+                assert!(guarded || !on, "loopback addresses on {link} without rules");
+                self.link(link).route_localnet = *on;
+            }
             Operation::DisableIpv6 { link } => self.link(link).ipv6_disabled = true,
-            Operation::ForwardOn { link } => self.link(link).forwarding = true,
             Operation::RememberForwarding => self.state.ledger.sysctls = self.state.sysctls.clone(),
             Operation::EnableForwarding => {
                 assert!(!self.state.ledger.sysctls.is_empty(), "changed before it was remembered");
@@ -143,7 +147,7 @@ fn link(index: u32, kind: LinkKind, mac: &str) -> Link {
         master: None,
         alias: None,
         ipv6_disabled: false,
-        forwarding: false,
+        route_localnet: false,
     }
 }
 
@@ -160,6 +164,7 @@ fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> Network
         autostart: true,
         dhcp: None,
         dns: Dns::default(),
+        forwards: Vec::new(),
     }
 }
 
@@ -168,21 +173,41 @@ fn desired(networks: Vec<NetworkDefinition>, observed: &Observed) -> Desired {
         let mac: MacAddr = free_mac(&network, observed);
         (network.name.clone(), (network, mac))
     };
-    Desired { networks: networks.into_iter().map(with_mac).collect() }
+    let networks: BTreeMap<_, _> = networks.into_iter().map(with_mac).collect();
+    // Guests of every other network have an address.
+    let address =
+        |(number, (name, (network, _))): (usize, (&NetworkName, &(NetworkDefinition, _)))| {
+            let web = ("web".parse().unwrap(), network.subnet.guests().first());
+            (number % 2 == 0).then(|| (name.clone(), BTreeMap::from([web])))
+        };
+    let addresses = networks.iter().enumerate().filter_map(address).collect();
+    Desired { networks, addresses }
 }
 
 fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
     let mode = prop_oneof![Just(Mode::Nat), Just(Mode::Hostonly), Just(Mode::Routed)];
     // Names and bridges are shuffled against each other, so that bridges change hands.
-    let one = (0..4usize, mode, 0..6u8, prop_oneof![Just(1500u32), Just(9000)]);
+    let one = (0..4usize, mode, 0..6u8, prop_oneof![Just(1500u32), Just(9000)], forwards());
     (prop::collection::vec(one, 0..4), 0..4usize).prop_map(|(all, shift)| {
         let mut by_name = BTreeMap::new();
-        for (number, mode, third, mtu) in all {
+        for (number, mode, third, mtu, forwards) in all {
             let bridge = format!("virbr{}", (number + shift) % 4);
-            by_name
-                .insert(number, network(&format!("net{number}"), &bridge, mode, 122 + third, mtu));
+            let mut network = network(&format!("net{number}"), &bridge, mode, 122 + third, mtu);
+            if mode != Mode::Hostonly {
+                network.forwards = forwards;
+            }
+            by_name.insert(number, network);
         }
         by_name.into_values().collect()
+    })
+}
+
+fn forwards() -> impl Strategy<Value = Vec<Forward>> {
+    let listens = ["8080", "203.0.113.2:81", "127.0.0.1:82/udp", "9000-9002/udp"];
+    prop::sample::subsequence(listens.to_vec(), 0..=2).prop_map(|listens| {
+        let forward =
+            |listen: &str| Forward::new(listen.parse().unwrap(), "web:7".parse().unwrap());
+        listens.into_iter().map(forward).collect()
     })
 }
 
@@ -238,14 +263,13 @@ fn the_first_network_in_words() {
     let expected = "  1. note that the bridge virbr0 of default is ours
   2. create bridge virbr0 with address MAC
   3. label virbr0 vnet:default
-  4. keep IPv6 off virbr0
-  5. set virbr0 mtu 1500
+  4. set virbr0 mtu 1500
+  5. keep IPv6 off virbr0
   6. add address 192.168.122.1/24 to virbr0
   7. install nftables table inet vnet for virbr0 (nat 192.168.122.0/24)
   8. note the present settings of IPv4 forwarding
   9. turn on IPv4 forwarding
- 10. forward what comes from virbr0
- 11. set virbr0 up
+ 10. set virbr0 up
 ";
     let mac = goal.networks.values().next().unwrap().1;
     assert_eq!(plan, expected.replace("MAC", &mac.to_string()));

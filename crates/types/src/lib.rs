@@ -4,15 +4,18 @@
 //! A value of one of these types is valid by construction: what parses may be handed to the
 //! kernel, printed, or used as a file name without another look.
 
+mod forward;
 mod mac;
 mod names;
 mod network;
 mod subnet;
 
+pub use forward::{
+    Forward, ForwardError, Listen, MAX_FORWARDED_PORTS, PortRange, Protocol, Target, TargetHost,
+};
 pub use mac::{MacAddr, MacError};
 pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
 pub use network::{
-    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, MAX_MTU, MIN_MTU, Mode, NetworkDefinition,
-    Reservation,
+    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, Mode, NetworkDefinition, Reservation,
 };
 pub use subnet::{AddrRange, Subnet, SubnetError};

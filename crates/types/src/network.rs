@@ -7,16 +7,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddrRange, DnsName, IfName, MacAddr, NetworkName, Subnet};
+use crate::{
+    AddrRange, DnsName, Forward, IfName, Listen, MAX_FORWARDED_PORTS, MacAddr, NetworkName, Subnet,
+    TargetHost,
+};
 
 /// How long a lease lasts where the definition says nothing, in seconds.
 pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
-
-/// Bytes of IP that every host takes (RFC 791 §3.1): the smallest MTU of a network.
-pub const MIN_MTU: u32 = 576;
-
-/// The largest MTU of a network: that of a tap, whose frames have 65,535 bytes at most.
-pub const MAX_MTU: u32 = 65535 - 14;
 
 /// How a network relates to what is outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,7 +44,7 @@ pub struct NetworkDefinition {
     /// The only interface through which it reaches the outside; any where this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
-    /// Bytes in the largest IP packet, [`MIN_MTU`] to [`MAX_MTU`].
+    /// Bytes in the largest IP packet, 576 to 65535.
     #[serde(default = "default_mtu")]
     pub mtu: u32,
     /// Whether netd starts it when it starts itself.
@@ -59,6 +56,9 @@ pub struct NetworkDefinition {
     /// How its names are resolved.
     #[serde(default, skip_serializing_if = "Dns::is_default")]
     pub dns: Dns,
+    /// Ports of the host that lead to its guests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
 }
 
 /// What a network's DHCP server gives.
@@ -130,8 +130,46 @@ pub enum DefinitionError {
     )]
     GroupMac(MacAddr),
     /// The MTU is outside what IPv4 allows.
-    #[error("an MTU of {0} bytes is not possible: choose {MIN_MTU} to {MAX_MTU}")]
+    #[error("an MTU of {0} bytes is not possible: choose 576 to 65535")]
     Mtu(u32),
+    /// A forward into a network that nothing but the host may reach.
+    #[error(
+        "{0} cannot be forwarded: nothing from outside reaches a hostonly network, and the host \
+         reaches its guests at their own addresses; make the network nat or routed"
+    )]
+    ForwardToHostonly(Listen),
+    /// A forward's target is not an address that a guest can have here.
+    #[error("{forward}: the target does not fit the subnet {subnet}: choose it within {}", subnet.guests())]
+    ForwardTarget {
+        /// As defined.
+        forward: Forward,
+        /// As defined.
+        subnet: Subnet,
+    },
+    /// A forward listens at an address that no host can have for itself.
+    #[error("{0}: this is no address of a host: leave it out to listen at all of them")]
+    ForwardAddress(Listen),
+    /// A forward from so many ports to another number of ports.
+    #[error(
+        "{forward}: {} ports cannot lead to {}: give ranges of the same length",
+        forward.port.count(),
+        forward.target_ports().count()
+    )]
+    ForwardLength {
+        /// As defined.
+        forward: Forward,
+    },
+    /// Two forwards listen in the same place.
+    #[error("{first} and {second} overlap: keep one of the two forwards")]
+    ForwardsOverlap {
+        /// One of them.
+        first: Forward,
+        /// The other one.
+        second: Forward,
+    },
+    /// More ports than the firewall is to hold for one network.
+    #[error("{0} ports are forwarded: {MAX_FORWARDED_PORTS} is the most for one network")]
+    TooManyForwards(usize),
     /// A lease too short to be renewed in time.
     #[error("a lease of {0} seconds is too short to be renewed: choose 60 or more")]
     LeaseTooShort(u32),
@@ -192,9 +230,10 @@ impl NetworkDefinition {
     /// # Errors
     /// The first contradiction found.
     pub fn validate(&self) -> Result<(), DefinitionError> {
-        if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
+        if !(576..=65535).contains(&self.mtu) {
             return Err(DefinitionError::Mtu(self.mtu));
         }
+        self.validate_forwards()?;
         let Some(dhcp) = &self.dhcp else { return Ok(()) };
         let guests = self.subnet.guests();
         if !guests.contains(dhcp.range.first()) || !guests.contains(dhcp.range.last()) {
@@ -219,6 +258,47 @@ impl NetworkDefinition {
         }
         Ok(())
     }
+
+    fn validate_forwards(&self) -> Result<(), DefinitionError> {
+        let total: usize = self.forwards.iter().map(|forward| forward.port.count()).sum();
+        if total > MAX_FORWARDED_PORTS {
+            return Err(DefinitionError::TooManyForwards(total));
+        }
+        for forward in &self.forwards {
+            if self.mode == Mode::Hostonly {
+                return Err(DefinitionError::ForwardToHostonly(forward.listen()));
+            }
+            if let Some(address) = forward.address
+                && (address.is_unspecified() || address.is_multicast() || address.is_broadcast())
+            {
+                return Err(DefinitionError::ForwardAddress(forward.listen()));
+            }
+            if let TargetHost::Address(address) = forward.target.host
+                && !self.subnet.guests().contains(address)
+            {
+                let (forward, subnet) = (forward.clone(), self.subnet);
+                return Err(DefinitionError::ForwardTarget { forward, subnet });
+            }
+            if forward.port.count() != forward.target_ports().count() {
+                return Err(DefinitionError::ForwardLength { forward: forward.clone() });
+            }
+        }
+        // In the order of their first ports, only those up to a forward's last port can overlap it.
+        let mut sorted: Vec<&Forward> = self.forwards.iter().collect();
+        sorted.sort_by_key(|forward| (forward.protocol, forward.port));
+        for (number, first) in sorted.iter().enumerate() {
+            for second in &sorted[number + 1..] {
+                if second.protocol != first.protocol || second.port.first() > first.port.last() {
+                    break;
+                }
+                if first.listen().overlaps(&second.listen()) {
+                    let (first, second) = ((*first).clone(), (*second).clone());
+                    return Err(DefinitionError::ForwardsOverlap { first, second });
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +318,7 @@ mod tests {
             autostart: true,
             dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
             dns: Dns::default(),
+            forwards: vec![],
         }
     }
 
@@ -271,6 +352,35 @@ mod tests {
         net.dhcp.as_mut().unwrap().reservations =
             vec![Reservation { ip: "10.0.0.1".parse().unwrap(), ..one }];
         assert!(matches!(net.validate(), Err(DefinitionError::Reservation { .. })));
+    }
+
+    #[test]
+    fn a_forward_that_cannot_be_is_refused_and_named() {
+        let forward = |listen: &str, target: &str| {
+            Forward::new(listen.parse().unwrap(), target.parse().unwrap())
+        };
+        let reason = |forwards: &[Forward]| {
+            let net = NetworkDefinition { forwards: forwards.to_vec(), ..default_network() };
+            net.validate().map_or_else(|error| error.to_string(), |()| String::new())
+        };
+        assert_eq!(reason(&[forward("80", "web"), forward("80/udp", "web")]), "");
+        assert_eq!(reason(&[forward("203.0.113.2:80", "web"), forward("127.0.0.1:80", "db")]), "");
+        for (forwards, words) in [
+            (vec![forward("80", "10.0.0.1")], "80/tcp to 10.0.0.1: the target does not fit"),
+            (vec![forward("80-89", "web:80-88")], "10 ports cannot lead to 9"),
+            (vec![forward("0.0.0.0:80", "web")], "no address of a host"),
+            (
+                vec![forward("85", "a"), forward("9", "b"), forward("203.0.113.2:80-90", "c")],
+                "203.0.113.2:80-90/tcp to c and 85/tcp to a overlap",
+            ),
+            (vec![forward("1-20000", "web")], "16384 is the most"),
+        ] {
+            let reason = reason(&forwards);
+            assert!(reason.contains(words), "{reason}");
+        }
+        let mut net = default_network();
+        (net.mode, net.forwards) = (Mode::Hostonly, vec![forward("80", "web")]);
+        assert_eq!(net.validate(), Err(DefinitionError::ForwardToHostonly("80".parse().unwrap())));
     }
 
     #[test]

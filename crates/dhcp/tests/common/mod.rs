@@ -54,6 +54,7 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
             reservations: vec![],
         }),
         dns: Dns::default(),
+        forwards: Vec::new(),
     }
 }
 

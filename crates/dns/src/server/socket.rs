@@ -1,13 +1,12 @@
 //! Binding to one address of one device, and saying who is in the way.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
-use vnet_types::IfName;
+use vnet_listeners::{holders, in_the_way};
+use vnet_types::{IfName, Listen, PortRange, Protocol};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -110,8 +109,8 @@ fn open(
         _ => ServerError::Socket { addr, protocol, source },
     };
     let (kind, number) = match protocol {
-        "tcp" => (Type::STREAM, Protocol::TCP),
-        _ => (Type::DGRAM, Protocol::UDP),
+        "tcp" => (Type::STREAM, socket2::Protocol::TCP),
+        _ => (Type::DGRAM, socket2::Protocol::UDP),
     };
     let socket = Socket::new(Domain::IPV4, kind, Some(number)).map_err(explain)?;
     socket.set_nonblocking(true).map_err(explain)?;
@@ -143,50 +142,10 @@ mod libc_errno {
 
 /// Who holds the port of `addr`, as far as /proc tells this process: names with their pids.
 fn holder(addr: SocketAddrV4, protocol: &str) -> Option<String> {
-    let mut inodes = BTreeSet::new();
-    for table in [format!("/proc/net/{protocol}"), format!("/proc/net/{protocol}6")] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        inodes.extend(text.lines().skip(1).filter_map(|line| conflicting_inode(line, addr)));
-    }
-    if inodes.is_empty() {
-        return None;
-    }
-    let mut holders = Vec::new();
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(open) = fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = open.flatten().any(|fd| {
-            fs::read_link(fd.path()).is_ok_and(|to| {
-                to.to_str()
-                    .and_then(|to| to.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
-                    .is_some_and(|inode| inodes.contains(&inode))
-            })
-        });
-        if holds {
-            let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            holders.push(format!("{} (pid {pid})", comm.trim()));
-        }
-    }
-    (!holders.is_empty()).then(|| holders.join(", "))
-}
-
-/// The inode of a line of /proc/net/{tcp,udp}[6] (proc_net(5)) whose socket is in `addr`'s way:
-/// the same port, and the same address or all addresses; for TCP, one that listens.
-fn conflicting_inode(line: &str, addr: SocketAddrV4) -> Option<u64> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let (ip, port) = fields.get(1)?.split_once(':')?;
-    if u16::from_str_radix(port, 16).ok()? != addr.port() {
-        return None;
-    }
-    // TCP_LISTEN, and TCP_CLOSE, which is what an unconnected UDP socket shows.
-    if !matches!(*fields.get(3)?, "0A" | "07") {
-        return None;
-    }
-    let any = ip.bytes().all(|digit| digit == b'0');
-    let same = u32::from_str_radix(ip, 16)
-        .is_ok_and(|raw| Ipv4Addr::from(raw.to_ne_bytes()) == *addr.ip());
-    if any || same { fields.get(9)?.parse().ok() } else { None }
+    let protocol = if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp };
+    let address = Some(*addr.ip());
+    let ports = PortRange::new(addr.port(), addr.port())?;
+    holders(&in_the_way(&Listen { address, ports, protocol }))
 }
 
 #[cfg(test)]
@@ -210,21 +169,5 @@ mod tests {
         let device: IfName = "vnet-none0".parse().unwrap();
         let error = bind("127.0.0.1:0".parse().unwrap(), Some(&device)).unwrap_err().to_string();
         assert!(error.contains("vnet-none0"), "{error}");
-    }
-
-    #[test]
-    fn wildcard_and_equal_sockets_are_in_the_way() {
-        let addr = "127.0.0.1:53".parse().unwrap();
-        let line = |local: &str, state: &str| {
-            format!(
-                "  1: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 4711 2"
-            )
-        };
-        let ours = format!("{:08X}:0035", u32::from_ne_bytes([127, 0, 0, 1]));
-        assert_eq!(conflicting_inode(&line(&ours, "0A"), addr), Some(4711));
-        assert_eq!(conflicting_inode(&line("00000000:0035", "07"), addr), Some(4711));
-        assert_eq!(conflicting_inode(&line("00000000:0036", "07"), addr), None);
-        assert_eq!(conflicting_inode(&line(&ours, "01"), addr), None);
-        assert_eq!(conflicting_inode("junk", addr), None);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use vnet_dhcp::Lease;
 use vnet_dns::zone::Zone;
 use vnet_dns::{Config, DnsServer, Forwarding, Upstreams};
@@ -20,6 +21,7 @@ pub(crate) struct Zones {
     server: Arc<DnsServer>,
     serial: u32,
     published: BTreeMap<Ipv4Addr, DnsName>,
+    changed: Arc<Notify>,
 }
 
 pub(crate) fn start(
@@ -44,8 +46,12 @@ pub(crate) fn start(
 }
 
 impl Zones {
-    pub(crate) fn new(network: NetworkDefinition, server: Arc<DnsServer>) -> Self {
-        Self { network, server, serial: 1, published: BTreeMap::new() }
+    pub(crate) fn new(
+        network: NetworkDefinition,
+        server: Arc<DnsServer>,
+        changed: Arc<Notify>,
+    ) -> Self {
+        Self { network, server, serial: 1, published: BTreeMap::new(), changed }
     }
 
     /// Publishes the names of the leases that are live at `unix` seconds, if they have changed.
@@ -59,6 +65,8 @@ impl Zones {
             self.server.set_zone(zone(&self.network, &names, self.serial));
             self.published = names;
         }
+        // A guest that has no name in the DNS may be one that a forward leads to.
+        self.changed.notify_one();
     }
 }
 
@@ -70,9 +78,8 @@ fn zone(network: &NetworkDefinition, leased: &BTreeMap<Ipv4Addr, DnsName>, seria
         builder = builder.unforwarded(parent);
     }
     let mut insert = |name: &DnsName, address: IpAddr| {
-        // Guests choose names too: what they can repeat is no warning.
         if let Err(error) = builder.insert(name, address) {
-            tracing::debug!("network {}: a name is left out of the DNS: {error}", network.name);
+            tracing::warn!("network {}: a name is left out of the DNS: {error}", network.name);
         }
     };
     for (name, addresses) in &network.dns.hosts {

@@ -7,6 +7,7 @@ mod packet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use vnet_dns::{DnsServer, Upstreams};
 use vnet_types::{MacAddr, NetworkDefinition};
@@ -49,12 +50,14 @@ pub(crate) enum ServiceError {
 }
 
 impl Services {
-    /// Starts DHCP and DNS for `network`, whose bridge is up and has the address `mac`.
+    /// Starts DHCP and DNS for `network`, whose bridge is up and has the address `mac`. `changed`
+    /// is told whenever a lease may have changed.
     pub(crate) async fn start(
         network: &NetworkDefinition,
         mac: MacAddr,
         journal: Journal,
         upstreams: &Upstreams,
+        changed: &Arc<Notify>,
     ) -> Result<Self, ServiceError> {
         let dns = dns::start(network, upstreams)?;
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
@@ -65,7 +68,7 @@ impl Services {
         let server = vnet_dhcp::Server::new(config, leases.into_values())
             .map_err(|source| ServiceError::Config { bridge: bridge.clone(), source })?;
         let server = Arc::new(Mutex::new(server));
-        let zones = dns::Zones::new(network.clone(), dns.clone());
+        let zones = dns::Zones::new(network.clone(), dns.clone(), changed.clone());
         let service = dhcp::Service::open(network, server.clone(), journal, records, zones)
             .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         Ok(Self { dhcp: Some((server, tokio::spawn(service.run()))), dns })

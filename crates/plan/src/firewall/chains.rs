@@ -1,11 +1,20 @@
 //! The chains of the table.
 //!
 //! ```text
+//! guard ─── from a bridge of ours, with a loopback address: drop
+//! prerouting, output ── to a published port of the host: to the guest's address and port
 //! forward ─┬─ back to the bridge it came from: accept
+//!          ├─ of a connection to a published port: published
 //!          ├─ to a bridge of ours:   to_nat, to_hostonly, to_routed
 //!          └─ from a bridge of ours: from_nat, from_hostonly, from_routed
-//! postrouting ── from a masqueraded subnet, to neither a bridge of ours nor the host: masquerade
+//! postrouting ─┬─ to a published port, from its own network or the host: masquerade
+//!              └─ from a masqueraded subnet, to neither a bridge of ours nor the host: masquerade
 //! ```
+//!
+//! What is published is looked up for a connection's first packet only; so are the addresses under
+//! which it goes on. A connection from outside keeps its source: the guest sees who it is. One from
+//! the guest's own network must come back through the host, and one from the host may have a
+//! loopback address, so those two come from the gateway.
 //!
 //! What neither comes from a bridge of ours nor goes to one passes untouched. An accept here is
 //! no accept in other tables: a foreign chain that drops still drops.
@@ -13,20 +22,27 @@
 use std::collections::HashSet;
 
 use nftables::expr::{
-    CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Range, SetItem,
+    CT, Expression, Fib, FibFlag, FibResult, Map, Meta, MetaKey, NamedExpression, Payload,
+    PayloadField, Prefix, Range, SetItem,
 };
 use nftables::schema::{Chain, NfListObject, Rule};
 use nftables::stmt::{
-    Accept, Drop, Match, NAT, Operator, Reject, RejectType, Return, Statement, VerdictMap,
+    Accept, Drop, JumpTarget, Match, NAT, NATFamily, Operator, Reject, RejectType, Return,
+    Statement, VerdictMap,
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfHook, RejectCode};
 
-use super::elements::{BRIDGES, FROM, INSIDE, MASQUERADED, RESTRICTED, SOURCES, TO, UPLINKS};
+use super::elements::{
+    ANY, AT, BRIDGES, CLOSED, FROM, INSIDE, MASQUERADED, PUBLISHED, RESTRICTED, SOURCES, TO,
+    UPLINKS,
+};
 use super::{FAMILY, TABLE};
 
 type Rules = Vec<Vec<Statement<'static>>>;
 
-/// `filter` and `srcnat` in the words of nft.
+/// `raw`, `dstnat`, `filter` and `srcnat` in the words of nft.
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 
@@ -46,6 +62,10 @@ pub(super) fn chains() -> Vec<NfListObject<'static>> {
         (chain("from_nat"), from_open()),
         (chain("from_hostonly"), vec![vec![reject()]]),
         (chain("from_routed"), from_open()),
+        (chain("published"), published()),
+        (base("guard", NfChainType::Filter, NfHook::Prerouting, PRIORITY_RAW), guard()),
+        (base("prerouting", NfChainType::NAT, NfHook::Prerouting, PRIORITY_DSTNAT), prerouting()),
+        (base("output", NfChainType::NAT, NfHook::Output, PRIORITY_DSTNAT), redirect()),
         (base("forward", NfChainType::Filter, NfHook::Forward, PRIORITY_FILTER), forward()),
         (
             base("postrouting", NfChainType::NAT, NfHook::Postrouting, PRIORITY_SRCNAT),
@@ -59,9 +79,80 @@ pub(super) fn chains() -> Vec<NfListObject<'static>> {
     all.into_iter().map(|(chain, _)| NfListObject::Chain(chain)).chain(rules).collect()
 }
 
+/// Where the host is reached at 127.0.0.1, `route_localnet` lets packets with loopback addresses
+/// pass a bridge. None that a guest sends may have one: they would reach what listens there. At
+/// this place, answers to us still have the address that is on the wire, the gateway's.
+fn guard() -> Rules {
+    let drop = || Statement::Drop(Some(Drop {}));
+    ["daddr", "saddr"]
+        .map(|field| vec![is(iifname(), set(BRIDGES)), is(ip(field), loopback()), drop()])
+        .into()
+}
+
+/// What comes in with a loopback address comes from no honest neighbour: what is published there
+/// is for the host alone.
+fn prerouting() -> Rules {
+    let stranger = vec![is(ip("daddr"), loopback()), Statement::Return(Some(Return {}))];
+    std::iter::once(stranger).chain(redirect()).collect()
+}
+
+/// To the guest, if a published port of the host is meant: one for this address first, and then
+/// one for all addresses of the host.
+fn redirect() -> Rules {
+    let local = || is(fib_type(FibFlag::Daddr), Expression::String("local".into()));
+    let ipv4 = is(meta(MetaKey::Nfproto), Expression::String("ipv4".into()));
+    let at = || vec![ip("daddr"), meta(MetaKey::L4proto), port("dport")];
+    let any = || vec![meta(MetaKey::L4proto), port("dport")];
+    vec![
+        vec![local(), dnat(at, AT)],
+        // Without an IPv4 address in the key, nft cannot see what it is about.
+        vec![ipv4, local(), dnat(any, ANY)],
+    ]
+}
+
+fn dnat(key: impl Fn() -> Vec<Expression<'static>>, maps: [&str; 2]) -> Statement<'static> {
+    let [addr, port] = maps.map(|map| {
+        let key = Expression::Named(NamedExpression::Concat(key()));
+        Some(Expression::Named(NamedExpression::Map(Box::new(Map { key, data: set(map) }))))
+    });
+    Statement::DNAT(Some(NAT { addr, family: Some(NATFamily::IP), port, flags: None }))
+}
+
+/// A connection to a published port: it was ours to let it in only if the host's port was asked
+/// for, not the guest's.
+fn redirected() -> Statement<'static> {
+    matches(ct("status"), Operator::IN, Expression::String("dnat".into()))
+}
+
+/// Who may use a published port of another network: everyone, but for networks that lead nowhere,
+/// and those outside behind another uplink than the network's only one.
+fn published() -> Rules {
+    vec![
+        vec![is(iifname(), set(CLOSED)), reject()],
+        vec![
+            is(oifname(), set(RESTRICTED)),
+            is_not(iifname(), set(BRIDGES)),
+            is_not(concat(oifname(), iifname()), set(UPLINKS)),
+            reject(),
+        ],
+        vec![accept()],
+    ]
+}
+
 fn forward() -> Rules {
+    let end = |address, side| {
+        Expression::Named(NamedExpression::Concat(vec![
+            ip(address),
+            meta(MetaKey::L4proto),
+            port(side),
+        ]))
+    };
+    let answer = is(ct("direction"), Expression::String("reply".into()));
+    let published = Statement::Goto(JumpTarget { target: "published".into() });
     vec![
         vec![is(concat(iifname(), oifname()), set(INSIDE)), accept()],
+        vec![redirected(), is(end("daddr", "dport"), set(PUBLISHED)), published],
+        vec![redirected(), answer, is(end("saddr", "sport"), set(PUBLISHED)), accept()],
         vec![vmap(oifname(), TO)],
         vec![vmap(iifname(), FROM)],
     ]
@@ -72,9 +163,7 @@ fn to_nat() -> Rules {
     let states =
         ["established", "related"].map(|state| SetItem::Element(Expression::String(state.into())));
     let answers = Expression::Named(NamedExpression::Set(states.into()));
-    let state =
-        Expression::Named(NamedExpression::CT(CT { key: "state".into(), family: None, dir: None }));
-    vec![vec![matches(state, Operator::IN, answers), accept()], vec![reject()]]
+    vec![vec![matches(ct("state"), Operator::IN, answers), accept()], vec![reject()]]
 }
 
 /// What may leave a network for the outside: packets with an address of that network, not to
@@ -93,21 +182,22 @@ fn from_open() -> Rules {
 }
 
 fn postrouting() -> Rules {
-    let group = |addr: &'static str, len| {
-        SetItem::Element(Expression::Named(NamedExpression::Prefix(nftables::expr::Prefix {
-            addr: Box::new(Expression::String(addr.into())),
-            len,
-        })))
-    };
     let not_routed = Expression::Named(NamedExpression::Set(vec![
-        group("224.0.0.0", 24),
+        SetItem::Element(prefix("224.0.0.0", 24)),
         SetItem::Element(Expression::String("255.255.255.255".into())),
     ]));
     let with_ports = Expression::Named(NamedExpression::Set(
         ["tcp", "udp"].map(|name| SetItem::Element(Expression::String(name.into()))).into(),
     ));
     let from_network = || is(ip("saddr"), set(MASQUERADED));
+    let from_host = is(fib_type(FibFlag::Saddr), Expression::String("local".into()));
     vec![
+        vec![
+            is(concat(oifname(), ip("saddr")), set(SOURCES)),
+            redirected(),
+            Statement::Masquerade(None),
+        ],
+        vec![is(oifname(), set(BRIDGES)), redirected(), from_host, Statement::Masquerade(None)],
         vec![is(oifname(), set(BRIDGES)), Statement::Return(Some(Return {}))],
         // The host talks to its own address on a bridge: it must not see another one there.
         vec![is(oifname(), Expression::String("lo".into())), Statement::Return(Some(Return {}))],
@@ -159,6 +249,34 @@ fn ip(field: &'static str) -> Expression<'static> {
         protocol: "ip".into(),
         field: field.into(),
     })))
+}
+
+fn port(field: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
+        protocol: "th".into(),
+        field: field.into(),
+    })))
+}
+
+fn ct(key: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
+}
+
+/// What kind of address the source or the destination is to the host.
+fn fib_type(side: FibFlag) -> Expression<'static> {
+    Expression::Named(NamedExpression::Fib(Fib {
+        result: FibResult::Type,
+        flags: HashSet::from([side]),
+    }))
+}
+
+fn prefix(address: &'static str, len: u32) -> Expression<'static> {
+    let addr = Box::new(Expression::String(address.into()));
+    Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
+}
+
+fn loopback() -> Expression<'static> {
+    prefix("127.0.0.0", 8)
 }
 
 fn concat(first: Expression<'static>, second: Expression<'static>) -> Expression<'static> {

@@ -1,4 +1,7 @@
 //! The sets and maps of the table, and the elements that each network has in them.
+//!
+//! A forward is an element for each of its ports, in two maps, to the guest's address and to its
+//! port: nft 1.0.6 cannot declare a map to both in JSON.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,7 +10,7 @@ use nftables::schema::{Element, Map, NfListObject, Set, SetFlag, SetType, SetTyp
 use nftables::stmt::JumpTarget;
 use vnet_types::{IfName, Mode, Subnet};
 
-use super::{FAMILY, Firewall, TABLE};
+use super::{FAMILY, Firewall, Published, TABLE};
 
 /// All our bridges.
 pub(super) const BRIDGES: &str = "bridges";
@@ -25,6 +28,15 @@ pub(super) const UPLINKS: &str = "uplinks";
 pub(super) const FROM: &str = "from";
 /// From a bridge to the chain for what goes there.
 pub(super) const TO: &str = "to";
+/// Bridges from which nothing leads to another network, not even by a published port.
+pub(super) const CLOSED: &str = "closed";
+/// What is published at one address of the host: address, protocol and port, to the guest's
+/// address and to its port.
+pub(super) const AT: [&str; 2] = ["at_address", "at_port"];
+/// What is published at all addresses of the host: protocol and port, to the same.
+pub(super) const ANY: [&str; 2] = ["any_address", "any_port"];
+/// The other end of both: guest's address, protocol and port.
+pub(super) const PUBLISHED: &str = "published";
 
 /// The declarations of all sets and maps.
 pub(super) fn sets() -> Vec<NfListObject<'static>> {
@@ -37,9 +49,26 @@ pub(super) fn sets() -> Vec<NfListObject<'static>> {
         set(MASQUERADED, SetTypeValue::Single(SetType::Ipv4Addr), true),
         set(RESTRICTED, ifname(), false),
         set(UPLINKS, pair(SetType::Ifname), false),
-        map(FROM),
-        map(TO),
+        set(CLOSED, ifname(), false),
+        set(PUBLISHED, endpoint(), false),
+        // `verdict` is put in for the last type, for which there is no word.
+        map(FROM, ifname(), SetType::Ifname),
+        map(TO, ifname(), SetType::Ifname),
+        map(AT[0], endpoint(), SetType::Ipv4Addr),
+        map(AT[1], endpoint(), SetType::InetService),
+        map(ANY[0], service(), SetType::Ipv4Addr),
+        map(ANY[1], service(), SetType::InetService),
     ]
+}
+
+fn service() -> SetTypeValue<'static> {
+    SetTypeValue::Concatenated(vec![SetType::InetProto, SetType::InetService].into())
+}
+
+fn endpoint() -> SetTypeValue<'static> {
+    SetTypeValue::Concatenated(
+        vec![SetType::Ipv4Addr, SetType::InetProto, SetType::InetService].into(),
+    )
 }
 
 /// The elements of `firewall`, each under a key that stands for its set and its content.
@@ -65,8 +94,48 @@ pub(super) fn of(firewall: &Firewall) -> BTreeMap<String, NfListObject<'static>>
             add(RESTRICTED, bridge.to_string(), text(bridge));
             add(UPLINKS, format!("{bridge} {uplink}"), concat([text(bridge), text(uplink)]));
         }
+        if zone.mode == Mode::Hostonly {
+            add(CLOSED, bridge.to_string(), text(bridge));
+        }
+        for published in &zone.published {
+            add_published(published, &mut add);
+        }
     }
     all
+}
+
+fn add_published(
+    published: &Published,
+    add: &mut impl FnMut(&'static str, String, Expression<'static>),
+) {
+    let Published { listen, to, first } = published;
+    let protocol = || word(listen.protocol);
+    for (port, target) in listen.ports.iter().zip(*first..) {
+        let (maps, key) = match listen.address {
+            Some(address) => (AT, vec![word(address), protocol(), number(port)]),
+            None => (ANY, vec![protocol(), number(port)]),
+        };
+        let name = match listen.address {
+            Some(address) => format!("{address} {} {port}", listen.protocol),
+            None => format!("{} {port}", listen.protocol),
+        };
+        let key = Expression::Named(NamedExpression::Concat(key));
+        for (map, value) in maps.into_iter().zip([word(to), number(target)]) {
+            let name = format!("{name} {to} {target}");
+            add(map, name, Expression::List(vec![key.clone(), value]));
+        }
+        let end = vec![word(to), protocol(), number(target)];
+        let name = format!("{to} {} {target}", listen.protocol);
+        add(PUBLISHED, name, Expression::Named(NamedExpression::Concat(end)));
+    }
+}
+
+fn word(value: impl ToString) -> Expression<'static> {
+    Expression::String(value.to_string().into())
+}
+
+fn number(port: u16) -> Expression<'static> {
+    Expression::Number(port.into())
 }
 
 fn text(name: &IfName) -> Expression<'static> {
@@ -112,12 +181,13 @@ fn set(
     }))
 }
 
-fn map(name: &'static str) -> NfListObject<'static> {
+fn map(name: &'static str, set_type: SetTypeValue<'static>, to: SetType) -> NfListObject<'static> {
     NfListObject::Map(Box::new(Map {
         family: FAMILY,
         table: TABLE.into(),
         name: name.into(),
-        set_type: SetTypeValue::Single(SetType::Ifname),
+        set_type,
+        map: SetTypeValue::Single(to),
         ..Map::default()
     }))
 }

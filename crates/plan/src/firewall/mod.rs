@@ -9,11 +9,12 @@ mod elements;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use nftables::schema::{NfCmd, NfListObject, Table};
 use nftables::types::NfFamily;
 use serde_json::Value;
-use vnet_types::{IfName, Mode, Subnet};
+use vnet_types::{IfName, Listen, Mode, Subnet};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "vnet";
@@ -29,6 +30,19 @@ pub struct Zone {
     pub subnet: Subnet,
     /// The only interface through which it reaches the outside, if there is one.
     pub uplink: Option<IfName>,
+    /// The ports of the host that lead to its guests.
+    pub published: Vec<Published>,
+}
+
+/// A forward whose guest has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Where the host listens.
+    pub listen: Listen,
+    /// The guest's address.
+    pub to: Ipv4Addr,
+    /// The guest's port for the first one that is listened on; the others follow.
+    pub first: u16,
 }
 
 /// What our table is to hold: the networks by bridge.
@@ -126,10 +140,12 @@ impl fmt::Display for Transaction {
     }
 }
 
-/// The crate nftables 0.6 has no word for `verdict` as the type that a map leads to; all our maps
-/// lead there.
+/// The crate nftables 0.6 has no word for `verdict` as the type that a map leads to. Those of our
+/// maps that lead there say an interface's name instead, to which none leads.
 fn declare_verdicts(mut command: Value) -> Value {
-    if let Some(kind) = command.pointer_mut("/add/map/map") {
+    if let Some(kind) = command.pointer_mut("/add/map/map")
+        && kind == "ifname"
+    {
         *kind = Value::from("verdict");
     }
     command
@@ -145,7 +161,12 @@ impl fmt::Display for Firewall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (bridge, zone)) in self.0.iter().enumerate() {
             let comma = if number > 0 { ", " } else { "" };
-            write!(f, "{comma}{bridge} ({} {})", zone.mode, zone.subnet)?;
+            write!(f, "{comma}{bridge} ({} {}", zone.mode, zone.subnet)?;
+            match zone.published.len() {
+                0 => f.write_str(")")?,
+                1 => f.write_str(", 1 forward)")?,
+                several => write!(f, ", {several} forwards)")?,
+            }
         }
         Ok(())
     }
@@ -160,7 +181,8 @@ mod tests {
             .iter()
             .map(|(bridge, mode, subnet)| {
                 let subnet = subnet.parse().unwrap();
-                (bridge.parse().unwrap(), Zone { mode: *mode, subnet, uplink: None })
+                let zone = Zone { mode: *mode, subnet, uplink: None, published: vec![] };
+                (bridge.parse().unwrap(), zone)
             })
             .collect()
     }
@@ -197,6 +219,35 @@ mod tests {
         assert!(text.contains("from_nat") && text.contains("from_hostonly"), "{text}");
         let (delete, add) = (text.find("from_nat"), text.find("from_hostonly"));
         assert!(delete < add, "what goes must come first: {text}");
+    }
+
+    fn publishing(listen: &str, to: [u8; 4], first: u16) -> Firewall {
+        let mut firewall = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
+        let published = Published { listen: listen.parse().unwrap(), to: to.into(), first };
+        firewall.0.values_mut().for_each(|zone| zone.published.push(published.clone()));
+        firewall
+    }
+
+    #[test]
+    fn a_range_of_ports_keeps_its_offsets() {
+        let none = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
+        let some = publishing("8000-8001/udp", [192, 168, 122, 9], 90);
+        let text = commands(&none.update(&some));
+        for pair in [r#"[{"concat":["udp",8000]},90]"#, r#"[{"concat":["udp",8001]},91]"#] {
+            assert!(text.contains(pair), "{text}");
+        }
+        assert!(text.contains(r#"{"concat":["192.168.122.9","udp",91]}"#), "{text}");
+        assert!(commands(&some.update(&none)).matches("delete").count() == 6);
+    }
+
+    #[test]
+    fn a_guest_that_moves_takes_its_forwards_along() {
+        let before = publishing("203.0.113.2:80", [192, 168, 122, 9], 80);
+        let after = publishing("203.0.113.2:80", [192, 168, 122, 10], 80);
+        let text = commands(&before.update(&after));
+        let (delete, add) = text.split_at(text.find("\"add\"").unwrap());
+        assert!(delete.contains("122.9") && !delete.contains("122.10"), "{text}");
+        assert!(add.contains("122.10") && !add.contains("\"delete\""), "{text}");
     }
 
     #[test]
