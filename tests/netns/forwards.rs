@@ -391,6 +391,7 @@ fn a_dry_run_publishes_nothing() {
     assert_eq!(
         changed.plan,
         [
+            "note that the bridge virbr0 of default is ours",
             "update nftables table inet vnet for virbr0 (nat 192.168.122.0/24, 1 forward)",
             "let the host reach published ports on virbr0 at 127.0.0.1",
         ]

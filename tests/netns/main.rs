@@ -7,3 +7,4 @@ mod forwards;
 mod nat;
 mod ports;
 mod refusals;
+mod restart;

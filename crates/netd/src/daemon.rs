@@ -1,5 +1,7 @@
 //! The one owner of netd's state. Requests are done one after another, each whole or not at all.
 
+mod start_up;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use vnet_api::paths::Paths;
 use vnet_api::ports;
 use vnet_dns::Upstreams;
 use vnet_kernel::{Kernel, Routes};
-use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan};
+use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan, conflicts, free_mac};
 use vnet_tap::Tap;
 use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 
@@ -38,6 +40,9 @@ pub(crate) struct Daemon {
     broken: Vec<BrokenDefinition>,
     /// The networks that are up.
     pub(crate) running: BTreeMap<NetworkName, Services>,
+    /// Networks that have their bridge, since guests may be on it, but whose services could not be
+    /// started when netd was.
+    unserved: BTreeSet<NetworkName>,
     /// Those that should be and aren't, and why.
     failed: BTreeMap<NetworkName, String>,
     leases_changed: Arc<Notify>,
@@ -63,6 +68,7 @@ impl Shared {
             networks: BTreeMap::new(),
             broken: Vec::new(),
             running: BTreeMap::new(),
+            unserved: BTreeSet::new(),
             failed: BTreeMap::new(),
             leases_changed: Arc::default(),
         };
@@ -236,43 +242,6 @@ impl Shared {
 }
 
 impl Daemon {
-    async fn start_up(&mut self) -> Result<(), ErrorBody> {
-        self.read_definitions()?;
-        let observed = self.observe(Routes::Read).await?;
-        let wanted: Vec<NetworkDefinition> = self
-            .networks
-            .values()
-            .filter(|network| {
-                observed.ledger.wanted.get(&network.name).copied().unwrap_or(network.autostart)
-            })
-            .cloned()
-            .collect();
-        let mut accepted: Vec<&NetworkDefinition> = Vec::new();
-        for network in &wanted {
-            let clash = request::check_clash(network, &observed, &accepted).and_then(|()| {
-                forwards::check_overlap(&network.name, &network.forwards, &accepted)
-            });
-            match clash {
-                Ok(()) => accepted.push(network),
-                Err(error) => self.fail(&network.name, error),
-            }
-        }
-        let all: BTreeSet<_> = accepted.iter().map(|network| network.name.clone()).collect();
-        let Err(error) = self.switch(all.clone(), observed).await else { return Ok(()) };
-        if all.is_empty() {
-            return Err(error);
-        }
-        // One of them is the culprit: the others are not to suffer for it.
-        for name in all {
-            let more = self.running.keys().cloned().chain([name.clone()]).collect();
-            let observed = self.observe(Routes::Skip).await?;
-            if let Err(error) = self.switch(more, observed).await {
-                self.fail(&name, error);
-            }
-        }
-        Ok(())
-    }
-
     fn fail(&mut self, name: &NetworkName, error: ErrorBody) {
         tracing::error!("network {name} cannot be started: {}", error.message);
         self.failed.insert(name.clone(), error.message);
@@ -364,9 +333,17 @@ impl Daemon {
         name: &NetworkName,
         observed: Observed,
     ) -> Result<Changed, ErrorBody> {
-        let (changed, observed) = self.switch(self.with(name), observed).await?;
+        // Before it is so: should this fail, nothing has been done yet.
         self.want(name, Some(true))?;
-        self.failed.remove(name);
+        let before = self.failed.remove(name);
+        let (changed, observed) = match self.switch(self.with(name), observed).await {
+            Ok(done) => done,
+            Err(error) => {
+                self.failed.extend(before.map(|reason| (name.clone(), reason)));
+                self.want(name, None)?;
+                return Err(error);
+            }
+        };
         let network = self.view(self.definition(name)?, &observed);
         Ok(Changed { network: Some(network), ..changed })
     }
@@ -434,8 +411,7 @@ impl Daemon {
             );
             return Err(refuse(ErrorKind::Conflict, message));
         }
-        let rest: BTreeSet<_> =
-            self.running.keys().filter(|other| *other != name).cloned().collect();
+        let rest: BTreeSet<_> = self.up().into_iter().filter(|other| other != name).collect();
         match run {
             Run::Dry => self.plan_for(&rest, &observed),
             Run::Real => Ok(self.switch(rest, observed).await?.0),
@@ -487,7 +463,7 @@ impl Daemon {
         to: BTreeSet<NetworkName>,
         observed: Observed,
     ) -> Result<(Changed, Observed), ErrorBody> {
-        let before: BTreeSet<_> = self.running.keys().cloned().collect();
+        let before = self.up();
         let result = self.try_switch(&to, &observed).await;
         if result.is_err()
             && let Err(error) = self.restore(&before).await
@@ -510,6 +486,39 @@ impl Daemon {
         to: &BTreeSet<NetworkName>,
         observed: &Observed,
     ) -> Result<(Changed, Observed), ErrorBody> {
+        let to = self.without_conflicts(to, observed);
+        let (changed, observed) = self.shape(&to, observed).await?;
+        for name in &to {
+            if !self.running.contains_key(name) && !self.failed.contains_key(name) {
+                self.serve(name, &observed).await?;
+            }
+        }
+        self.unserved.retain(|name| to.contains(name) && !self.running.contains_key(name));
+        Ok((changed, observed))
+    }
+
+    /// Networks that were up, and in whose way somebody has put something, hinder no other.
+    fn without_conflicts(
+        &mut self,
+        names: &BTreeSet<NetworkName>,
+        observed: &Observed,
+    ) -> BTreeSet<NetworkName> {
+        let mut names = names.clone();
+        for (name, conflict) in conflicts(&self.desired(&names, observed), observed) {
+            if self.running.contains_key(&name) {
+                self.fail(&name, refuse(ErrorKind::Conflict, conflict.to_string()));
+                names.remove(&name);
+            }
+        }
+        names
+    }
+
+    /// Gives the networks `to`, and no others, their bridges and rules. Services of others end.
+    async fn shape(
+        &mut self,
+        to: &BTreeSet<NetworkName>,
+        observed: &Observed,
+    ) -> Result<(Changed, Observed), ErrorBody> {
         let desired = self.desired(to, observed);
         let plan = reconcile::plan(&desired, observed)?;
         let ending: Vec<_> =
@@ -520,20 +529,21 @@ impl Daemon {
             }
         }
         let observed = reconcile::execute(&mut self.kernel, &plan, &desired).await?;
-        for (name, (network, mac)) in desired.networks {
-            if self.running.contains_key(&name) {
-                continue;
-            }
-            let link = observed.links.get(network.bridge.as_str());
-            let mac = link.and_then(|link| link.mac).unwrap_or(mac);
-            let journal = self.writer.journal(self.paths.leases(&name));
-            let services =
-                Services::start(&network, mac, journal, &self.upstreams, &self.leases_changed)
-                    .await
-                    .map_err(|error| failed(&error))?;
-            self.running.insert(name, services);
-        }
         Ok((in_words(&plan), observed))
+    }
+
+    /// Starts the services of a network that has its bridge.
+    async fn serve(&mut self, name: &NetworkName, observed: &Observed) -> Result<(), ErrorBody> {
+        let network = self.definition(name)?.clone();
+        let link = observed.links.get(network.bridge.as_str());
+        let mac = link.and_then(|link| link.mac).unwrap_or_else(|| free_mac(&network, observed));
+        let journal = self.writer.journal(self.paths.leases(name));
+        let services =
+            Services::start(&network, mac, journal, &self.upstreams, &self.leases_changed)
+                .await
+                .map_err(|error| failed(&error))?;
+        self.running.insert(name.clone(), services);
+        Ok(())
     }
 
     pub(crate) fn plan_for(
@@ -552,9 +562,16 @@ impl Daemon {
         self.networks.values().filter(|network| names.contains(&network.name))
     }
 
+    /// The networks that have their bridge.
+    pub(crate) fn up(&self) -> BTreeSet<NetworkName> {
+        self.running.keys().chain(&self.unserved).cloned().collect()
+    }
+
     /// The networks that are up, and this one.
     fn with(&self, name: &NetworkName) -> BTreeSet<NetworkName> {
-        self.running.keys().chain([name]).cloned().collect()
+        let mut up = self.up();
+        up.insert(name.clone());
+        up
     }
 
     fn want(&mut self, name: &NetworkName, wanted: Option<bool>) -> Result<(), ErrorBody> {
@@ -581,9 +598,9 @@ impl Daemon {
     pub(crate) fn read_definitions(&mut self) -> Result<(), ErrorBody> {
         let (mut networks, broken) =
             store::read_all(&self.paths).map_err(|error| failed(&error))?;
-        for name in self.running.keys() {
-            if let Some(network) = self.networks.remove(name) {
-                networks.insert(name.clone(), network);
+        for name in self.up() {
+            if let Some(network) = self.networks.remove(&name) {
+                networks.insert(name, network);
             }
         }
         self.networks = networks;

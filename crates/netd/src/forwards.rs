@@ -133,7 +133,7 @@ impl Daemon {
     }
 
     async fn follow(&mut self) -> Result<(), ErrorBody> {
-        let running: BTreeSet<_> = self.running.keys().cloned().collect();
+        let running = self.up();
         if !self.definitions_of(&running).any(follows_a_name) {
             return Ok(());
         }
@@ -217,7 +217,7 @@ impl Daemon {
         write: impl FnOnce(&vnet_api::paths::Paths) -> Result<store::Before, store::StoreError>,
     ) -> Result<Changed, ErrorBody> {
         let name = definition.name.clone();
-        let running: BTreeSet<_> = self.running.keys().cloned().collect();
+        let running = self.up();
         let observed = self.observe(Routes::Skip).await?;
         let file = match run {
             Run::Dry => None,

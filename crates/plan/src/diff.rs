@@ -1,5 +1,6 @@
 //! The difference between what should be and what is, as operations in their order.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName};
@@ -46,7 +47,9 @@ pub enum Conflict {
 /// # Errors
 /// A link that isn't ours has the name of a bridge that is desired.
 pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
-    check(desired, observed)?;
+    if let Some((_, conflict)) = conflicts(desired, observed).pop_first() {
+        return Err(conflict);
+    }
     let mut plan = Plan::default();
     remove_links(desired, observed, &mut plan);
     for (network, mac) in desired.networks.values() {
@@ -76,24 +79,31 @@ fn alias(link: &Link) -> Option<Alias> {
     link.alias.as_deref()?.parse().ok()
 }
 
-fn check(desired: &Desired, observed: &Observed) -> Result<(), Conflict> {
-    let mut seen: std::collections::BTreeMap<&IfName, &NetworkName> = Default::default();
+/// The networks that something stands in the way of, and what.
+#[must_use]
+pub fn conflicts(desired: &Desired, observed: &Observed) -> BTreeMap<NetworkName, Conflict> {
+    let mut seen: BTreeMap<&IfName, &NetworkName> = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
     for (network, _) in desired.networks.values() {
-        let bridge = &network.bridge;
-        if let Some(first) = seen.insert(bridge, &network.name) {
-            let (first, second) = (first.clone(), network.name.clone());
-            return Err(Conflict::SharedBridge { bridge: bridge.clone(), first, second });
-        }
-        if let Some(link) = observed.links.get(bridge.as_str())
-            && !ours(bridge.as_str(), link, observed)
-        {
-            return Err(Conflict::ForeignLink {
+        let (name, bridge) = (&network.name, &network.bridge);
+        let link = observed.links.get(bridge.as_str());
+        let conflict = match (seen.get(bridge), link) {
+            (Some(first), _) => Conflict::SharedBridge {
                 bridge: bridge.clone(),
-                network: network.name.clone(),
-            });
-        }
+                first: (*first).clone(),
+                second: name.clone(),
+            },
+            (None, Some(link)) if !ours(bridge.as_str(), link, observed) => {
+                Conflict::ForeignLink { bridge: bridge.clone(), network: name.clone() }
+            }
+            (None, _) => {
+                seen.insert(bridge, name);
+                continue;
+            }
+        };
+        conflicts.insert(name.clone(), conflict);
     }
-    Ok(())
+    conflicts
 }
 
 fn is_desired(bridge: &str, desired: &Desired) -> bool {
@@ -116,13 +126,13 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
     let link = observed.links.get(bridge.as_str());
     // A bridge that is there keeps its address: guests have it in their neighbour tables.
     let mac = link.and_then(|link| link.mac).unwrap_or(mac);
-    let claim = BridgeClaim { network: network.name.clone(), mac, subnet: network.subnet };
+    let claim = BridgeClaim { mac, network: network.clone() };
     let before = observed.ledger.bridges.get(bridge);
     // The address that is to go is forgotten only after it is gone.
     if let (Some(link), Some(before)) = (link, before)
-        && before.subnet != network.subnet
+        && before.network.subnet != network.subnet
     {
-        let old = before.subnet;
+        let old = before.network.subnet;
         if observed.has_address(link.index, IpAddr::V4(old.gateway()), old.prefix_len()) {
             plan.push(Operation::delete_gateway(bridge, old));
         }

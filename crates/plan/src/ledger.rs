@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vnet_types::{IfName, MacAddr, NetworkName, Subnet};
+use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName};
 
 /// The record of what is ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,10 +25,8 @@ pub struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BridgeClaim {
-    /// The network that it realises.
-    pub network: NetworkName,
     /// Its address.
     pub mac: MacAddr,
-    /// The subnet whose gateway address we put on it.
-    pub subnet: Subnet,
+    /// The network that it realises, as it was when it was started.
+    pub network: NetworkDefinition,
 }

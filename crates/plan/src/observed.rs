@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use vnet_types::MacAddr;
+use vnet_types::{MacAddr, NetworkDefinition};
 
 use crate::{FirewallState, Ledger};
 
@@ -86,6 +86,15 @@ impl Observed {
     #[must_use]
     pub fn link_name(&self, index: u32) -> Option<&str> {
         self.links.iter().find(|(_, link)| link.index == index).map(|(name, _)| name.as_str())
+    }
+
+    /// The network whose bridge this is, as it was when it was started, if the ledger knows it and
+    /// it is there.
+    #[must_use]
+    pub fn started(&self, bridge: &str) -> Option<&NetworkDefinition> {
+        let claim = self.ledger.bridges.get(bridge)?;
+        let link = self.links.get(bridge)?;
+        (link.mac == Some(claim.mac)).then_some(&claim.network)
     }
 
     /// Whether the link has exactly this address with this prefix.

@@ -161,7 +161,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Claim { bridge, claim } => {
-                write!(f, "note that the bridge {bridge} of {} is ours", claim.network)
+                write!(f, "note that the bridge {bridge} of {} is ours", claim.network.name)
             }
             Self::Disclaim { bridge } => write!(f, "note that the bridge {bridge} is gone"),
             Self::CreateBridge { name, mac } => {
