@@ -6,5 +6,6 @@ mod dhcp_clients;
 mod forwards;
 mod nat;
 mod ports;
+mod privilege;
 mod refusals;
 mod restart;
