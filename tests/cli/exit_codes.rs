@@ -41,7 +41,7 @@ fn wrong_usage_exits_with_two_before_netd_is_asked() {
         ("create nat a --subnet 10.0.0.1/24", "did you mean 10.0.0.0/24?"),
         ("create nat a --subnet 10.0.0.0", "address/prefix"),
         ("create nat a --range 10.0.0.2-10.0.0.9", "--subnet"),
-        ("create nat a --mtu 100", "576..=65535"),
+        ("create nat a --mtu 100", "576..=65521"),
         ("show", "required"),
         ("leases a b", "unexpected argument"),
         ("run --net bridge:br0", "use nat, hostonly or routed"),

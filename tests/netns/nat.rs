@@ -239,6 +239,18 @@ fn a_stopped_network_comes_back_with_its_leases() {
 }
 
 #[test]
+fn a_host_whose_new_interfaces_do_not_forward_is_no_obstacle() {
+    let host = Host::new();
+    host.ns().set_sysctl("net.ipv4.ip_forward", "1");
+    host.ns().set_sysctl("net.ipv4.conf.default.forwarding", "0");
+    let _netd = host.netd();
+    host.create_default();
+    let guest = host.lan.guest_on("virbr0");
+    Udhcpc::obtain(&guest.ns, "eth0");
+    ping(&guest.ns, Lan::SERVER.to_string().parse().unwrap()).unwrap();
+}
+
+#[test]
 fn forwarding_of_others_is_put_back_to_the_letter() {
     let host = Host::new();
     let _netd = host.netd();

@@ -102,8 +102,11 @@ fn what_cannot_be_is_refused_by_name() {
     assert!(text.contains("the domain web has a port"), "{text}");
     let text = refused(&request("db", "52:54:00:00:00:09"));
     assert!(text.contains("52:54:00:00:00:09 is in use"), "{text}");
+    let bridge = host.network("default").bridge_mac.unwrap().to_string();
+    let text = refused(&request("db", &bridge));
+    assert!(text.contains("the host's interface virbr0"), "{text}");
     let text = refused(&request("db", "53:54:00:00:00:09"));
-    assert!(text.contains("group address"), "{text}");
+    assert!(text.contains("no station's"), "{text}");
     assert_eq!(host.network("default").ports.len(), 1);
 }
 
@@ -122,6 +125,21 @@ fn a_network_with_guests_is_not_pulled_away_from_them() {
     host.start("default").unwrap();
     let link = &host.ns().json(&format!("link show {}", port.name))[0];
     assert_eq!(link["master"], "virbr0");
+}
+
+#[test]
+fn a_port_that_its_owner_made_persistent_ends_with_its_owner() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let (connection, port, queues) = attach(&host, &request("web", "52:54:00:00:00:09")).unwrap();
+    // TUNSETPERSIST, linux/if_tun.h
+    nix::ioctl_write_int!(set_persistent, b'T', 203);
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    unsafe { set_persistent(queues[0].as_raw_fd(), 1) }.unwrap();
+    drop((connection, queues));
+    let gone = || host.ns().try_run(["ip", "link", "show", port.name.as_str()]).is_err();
+    host.ns().wait_for("the end of the port", Duration::from_secs(10), gone);
 }
 
 #[test]

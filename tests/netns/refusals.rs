@@ -125,6 +125,47 @@ fn two_netds_in_one_namespace() {
 }
 
 #[test]
+fn two_netds_with_one_root() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let elsewhere = vnet_testkit::Netns::new();
+    let result = vnet_testkit::Netd::try_start_with(&elsewhere, host.root.path(), |_| {});
+    let text = format!("{:#}", result.err().unwrap());
+    assert!(text.contains("another netd has") && text.contains("--root"), "{text}");
+    host.create_default();
+}
+
+#[test]
+fn an_uplink_that_is_not_there() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let mut request = nat("default");
+    request.uplink = Some("eth9".parse().unwrap());
+    refuses(&host, &request, ErrorKind::Conflict, &["eth9", "uplink"]);
+}
+
+#[test]
+fn two_networks_with_one_domain() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create(&nat("a-b")).unwrap();
+    refuses(&host, &nat("a_b"), ErrorKind::Conflict, &["a-b.vnet", "--domain"]);
+}
+
+#[test]
+fn an_mtu_at_either_bound_works() {
+    let host = Host::new();
+    let _netd = host.netd();
+    for (name, mtu) in [("small", 576), ("large", 65521)] {
+        let mut request = nat(name);
+        request.mtu = Some(mtu);
+        let network = host.create(&request).unwrap().network.unwrap();
+        let link = &host.ns().json(&format!("link show {}", network.definition.bridge))[0];
+        assert_eq!(link["mtu"], mtu);
+    }
+}
+
+#[test]
 fn a_broken_definition_hides_no_other_and_is_named_with_its_line() {
     let host = Host::new();
     host.define("default", DEFINITION);

@@ -60,6 +60,12 @@ impl Paths {
         self.run().join("ledger.json")
     }
 
+    /// Locked by the netd that keeps its state here.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.run().join("netd.lock")
+    }
+
     /// The socket of the HTTP API.
     #[must_use]
     pub fn api_socket(&self) -> PathBuf {

@@ -25,6 +25,9 @@ const MAX_PACKET: usize = 4096;
 /// Descriptors in the largest packet: Linux' own bound (`SCM_MAX_FD`).
 const MAX_FDS: usize = 253;
 
+/// Queue pairs that a port can have: as many as one packet carries descriptors for.
+pub const MAX_QUEUES: u16 = MAX_FDS as u16;
+
 /// How long netd may take to answer.
 const ANSWER_WITHIN: TimeVal = TimeVal::new(20, 0);
 /// A receive timeout of 0 is none (socket(7)).
@@ -44,7 +47,7 @@ pub enum Request {
         nic: u8,
         /// The address that the guest will use.
         mac: MacAddr,
-        /// Queue pairs, 1 or more.
+        /// Queue pairs, 1 to [`MAX_QUEUES`].
         queues: u16,
     },
     /// Events for a port that this process already has, after netd has come back.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use vnet_api::model::CreateNetwork;
-use vnet_types::{AddrRange, DnsName, IfName, Mode, NetworkName, Subnet};
+use vnet_types::{AddrRange, DnsName, IfName, MAX_MTU, MIN_MTU, Mode, NetworkName, Subnet};
 
 use crate::args::{DryRun, mode_parser};
 use crate::change;
@@ -40,7 +40,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "IFNAME")]
     uplink: Option<IfName>,
     /// Bytes in the largest IP packet [default: 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
     mtu: Option<u32>,
     #[command(flatten)]
     dry_run: DryRun,

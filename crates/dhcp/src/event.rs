@@ -159,6 +159,11 @@ pub enum Silence {
         /// The address.
         ip: Ipv4Addr,
     },
+    /// Another station gives the address away than the one that has it.
+    Forged {
+        /// Which station sent the message.
+        sender: MacAddr,
+    },
     /// The message lacks the address that it is about.
     NoAddress,
     /// No address is free.
@@ -209,6 +214,9 @@ impl fmt::Display for Silence {
                 write!(f, "the client is unknown, and {ip} may be another server's to give")
             }
             Self::NotTheirs { ip } => write!(f, "{ip} is not the client's"),
+            Self::Forged { sender } => {
+                write!(f, "{sender} gives away an address in another station's name")
+            }
             Self::NoAddress => f.write_str("the message does not say which address it is about"),
             Self::Exhausted => {
                 f.write_str("every address is taken: make the range larger, or the leases shorter")

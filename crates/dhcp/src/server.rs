@@ -168,6 +168,11 @@ impl Server {
         if let Some(link) = message.link().filter(|&link| !self.config.subnet.contains(link)) {
             return Silence::WrongLink { link }.into();
         }
+        // Without a relay between, a client speaks for itself: nobody gives another's address away.
+        let gives_away = matches!(message.kind, Kind::Release | Kind::Decline);
+        if gives_away && message.giaddr.is_unspecified() && received.src_mac != message.client.mac {
+            return Silence::Forged { sender: received.src_mac }.into();
+        }
         match message.kind {
             Kind::Discover => self.discover(exchange),
             Kind::Request => self.request(exchange),

@@ -282,6 +282,10 @@ fn nobody_can_release_or_decline_what_is_not_its_own() {
     let silence = Silence::NotTheirs { ip: address };
     assert_eq!(net.hears(&release(2, address)).silent(), silence);
     assert_eq!(net.hears(&decline(2, address)).silent(), silence);
+    for forged in [release(1, address), decline(1, address)] {
+        let forged = Says { src_mac: mac(2), ..forged };
+        assert_eq!(net.hears(&forged).silent(), Silence::Forged { sender: mac(2) });
+    }
     let other = says(MessageType::Release, 1).option(54, &ip(200).octets());
     assert_eq!(net.hears(&other).silent(), Silence::OtherServer { server: ip(200) });
     assert_eq!(net.hears(&says(MessageType::Decline, 1)).silent(), Silence::NoAddress);

@@ -94,6 +94,9 @@ impl Kernel {
             Operation::DisableIpv6 { link } => {
                 write_sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
             }
+            Operation::ForwardOn { link } => {
+                write_sysctl(&format!("net/ipv4/conf/{link}/forwarding"), "1")?;
+            }
             Operation::RouteLoopback { link, on } => {
                 let value = if *on { "1" } else { "0" };
                 write_sysctl(&format!("net/ipv4/conf/{link}/route_localnet"), value)?;
@@ -125,8 +128,10 @@ impl Kernel {
 
     async fn transact(&mut self, transaction: &Transaction, goal: &Firewall) -> Result<(), Cause> {
         let before = generation::current().map_err(ObserveError::Generation)?;
+        // Until it is known to have happened, nothing is known.
+        self.table = None;
         self.nft.run(transaction).await?;
-        Ok(self.remember_table(goal.clone(), before).await?)
+        Ok(self.remember_table(goal.clone(), before)?)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The ledger's file. It counts until the host's next boot: what was ours is gone then, and a
-//! sysctl that we changed has its old value.
+//! The ledger's file. It counts until the host's next boot, and for one network namespace: what
+//! was ours is gone then, and a sysctl that we changed has its old value.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,18 +18,6 @@ pub enum LedgerError {
         /// Why not.
         #[source]
         source: io::Error,
-    },
-    /// It is no ledger.
-    #[error(
-        "the ledger {path} is damaged: stop netd, remove the file, start netd; bridges of vnet are \
-         known by their labels, but a changed ip_forward will not be put back"
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// Where.
-        #[source]
-        source: serde_json::Error,
     },
     /// It cannot be written.
     #[error("cannot write the ledger {path}")]
@@ -57,14 +45,15 @@ struct Stored {
 
 impl LedgerFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self, LedgerError> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = format!("{}/{}", boot_id(), namespace_cookie());
         let ledger = match std::fs::read(&path) {
-            Ok(bytes) => {
-                let stored: Stored = serde_json::from_slice(&bytes).map_err(|source| {
-                    LedgerError::Damaged { path: path.display().to_string(), source }
-                })?;
-                if stored.boot == boot { stored.ledger } else { Ledger::default() }
-            }
+            // A host that lost power has not yet written it, and none of it holds any more.
+            Ok(bytes) if bytes.is_empty() => Ledger::default(),
+            Ok(bytes) => match serde_json::from_slice::<Stored>(&bytes) {
+                Ok(stored) if stored.boot == boot => stored.ledger,
+                Ok(_) => Ledger::default(),
+                Err(error) => set_aside(&path, &error)?,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
             Err(source) => {
                 return Err(LedgerError::Read { path: path.display().to_string(), source });
@@ -91,6 +80,46 @@ impl LedgerFile {
         self.ledger = stored.ledger;
         Ok(())
     }
+}
+
+/// Goes on without a ledger that cannot be read: bridges of ours are known by their labels too, and
+/// guests need their network.
+fn set_aside(path: &Path, reason: &serde_json::Error) -> Result<Ledger, LedgerError> {
+    let aside = path.with_extension("damaged");
+    std::fs::rename(path, &aside)
+        .map_err(|source| LedgerError::Write { path: path.display().to_string(), source })?;
+    tracing::error!(
+        "the ledger {} is damaged ({reason}) and was moved to {}: a changed ip_forward will not be \
+         put back",
+        path.display(),
+        aside.display()
+    );
+    Ok(Ledger::default())
+}
+
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// The number of this network namespace, which no other one has until the next boot; 0 where the
+/// kernel (before 5.14) doesn't tell.
+fn namespace_cookie() -> u64 {
+    use std::os::fd::AsRawFd;
+    let Ok((socket, _)) = std::os::unix::net::UnixDatagram::pair() else { return 0 };
+    let mut cookie = 0u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has that many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { cookie } else { 0 }
 }
 
 /// No flush to stable storage: the ledger need survive netd, not the host.
@@ -127,11 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_ledger_is_named_with_the_way_out() {
+    fn a_damaged_ledger_is_set_aside() {
         let path = scratch();
         std::fs::write(&path, "{").unwrap();
-        let error = LedgerFile::open(path.clone()).unwrap_err().to_string();
-        assert!(error.contains(path.to_str().unwrap()) && error.contains("remove"), "{error}");
-        std::fs::remove_file(path).unwrap();
+        assert_eq!(LedgerFile::open(path.clone()).unwrap().get(), &Ledger::default());
+        let aside = path.with_extension("damaged");
+        assert!(aside.exists() && !path.exists());
+        std::fs::remove_file(aside).unwrap();
     }
 }

@@ -178,6 +178,7 @@ fn link(message: LinkMessage) -> Option<(String, Link)> {
         master: None,
         alias: None,
         ipv6_disabled: false,
+        forwarding: false,
         route_localnet: false,
     };
     let mut name = None;

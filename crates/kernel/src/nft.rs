@@ -6,12 +6,16 @@
 
 use std::io;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use vnet_plan::Transaction;
 
-/// Why a transaction did not happen. It then did not happen at all.
+/// How long nft may take. It takes milliseconds, and seconds beside very large tables.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a transaction did not happen. But for a timeout, it did not happen at all then.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// There is no nft.
@@ -23,6 +27,9 @@ pub enum NftError {
     /// The kernel, or nft itself, refused.
     #[error("nft refused the transaction: {0}")]
     Refused(String),
+    /// It did not end: whether the transaction has happened is not known.
+    #[error("nft did not end within {PATIENCE:?} and was killed")]
+    TimedOut,
     /// It printed something that is no JSON.
     #[error("nft printed something that is not JSON")]
     Output(#[source] serde_json::Error),
@@ -59,7 +66,9 @@ impl Nft {
             input.write_all(text.as_bytes()).await.map_err(NftError::Run)?;
             input.shutdown().await.map_err(NftError::Run)?;
         }
-        let output = child.wait_with_output().await.map_err(NftError::Run)?;
+        // Dropped on a timeout, it is killed.
+        let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = ended.map_err(|_| NftError::TimedOut)?.map_err(NftError::Run)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

@@ -10,6 +10,9 @@ use crate::netlink::NetlinkError;
 use crate::nft::NftError;
 use crate::{Kernel, TableMemory, generation, sysctl};
 
+/// A link with a smaller MTU has no IPv6 (RFC 8200 §5).
+const IPV6_MIN_MTU: u32 = 1280;
+
 /// Why the state cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
@@ -53,10 +56,13 @@ impl Kernel {
         let ipv6 = sysctl::has_ipv6();
         for bridge in ledger.bridges.keys() {
             if let Some(link) = links.get_mut(bridge.as_str()) {
-                let key = format!("net/ipv6/conf/{bridge}/disable_ipv6");
-                link.ipv6_disabled = sysctl::read(&key).is_ok_and(|value| value == "1");
-                let key = format!("net/ipv4/conf/{bridge}/route_localnet");
-                link.route_localnet = sysctl::read(&key).is_ok_and(|value| value == "1");
+                let ipv6 = sysctl::read(&format!("net/ipv6/conf/{bridge}/disable_ipv6"));
+                link.ipv6_disabled =
+                    ipv6.is_ok_and(|value| value == "1") || link.mtu < IPV6_MIN_MTU;
+                let forwarding = sysctl::read(&format!("net/ipv4/conf/{bridge}/forwarding"));
+                link.forwarding = forwarding.is_ok_and(|value| value == "1");
+                let localnet = sysctl::read(&format!("net/ipv4/conf/{bridge}/route_localnet"));
+                link.route_localnet = localnet.is_ok_and(|value| value == "1");
             }
         }
         let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
@@ -91,18 +97,18 @@ impl Kernel {
 
     /// Notes that our table holds `firewall` since now. `before` is the number of the last change
     /// before the transaction.
-    pub(crate) async fn remember_table(
+    pub(crate) fn remember_table(
         &mut self,
         firewall: Firewall,
         before: u32,
     ) -> Result<(), ObserveError> {
         let generation = generation::current().map_err(ObserveError::Generation)?;
-        let mut memory = TableMemory { firewall, generation, listing: None };
-        if generation != before.wrapping_add(1) {
-            // Somebody else has changed something meanwhile; what is there now is the reference.
-            memory.listing = self.list_table().await?;
-        }
-        self.table = Some(memory);
+        // Where somebody else has changed something meanwhile, nobody knows what.
+        self.table = (generation == before.wrapping_add(1)).then_some(TableMemory {
+            firewall,
+            generation,
+            listing: None,
+        });
         Ok(())
     }
 

@@ -50,8 +50,13 @@ pub(crate) fn restore(values: &BTreeMap<String, String>) -> io::Result<()> {
         write(IP_FORWARD, value)?;
     }
     for (key, value) in values {
-        if read(key).is_ok_and(|present| present != *value) {
-            write(key, value)?;
+        if read(key).is_ok_and(|present| present == *value) {
+            continue;
+        }
+        match write(key, value) {
+            // Its interface is gone, and the setting with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Group, Uid, chown};
@@ -35,8 +36,11 @@ pub(crate) fn allowed(socket: &impl std::os::fd::AsFd) -> io::Result<bool> {
     Ok(Gid::from_raw(peer.gid()) == group || peer_groups(socket)?.contains(&group.as_raw()))
 }
 
+/// Looked up once: the look-up may ask a directory service, for which nobody is to wait.
 fn group() -> Option<Gid> {
-    Group::from_name(GROUP).ok().flatten().map(|group| group.gid)
+    static GID: LazyLock<Option<Gid>> =
+        LazyLock::new(|| Group::from_name(GROUP).ok().flatten().map(|group| group.gid));
+    *GID
 }
 
 /// The supplementary groups of the peer (SO_PEERGROUPS), as they were when it connected.

@@ -230,6 +230,21 @@ impl Shared {
         }
     }
 
+    /// Removes a port whose owner has gone, should it still be there.
+    pub async fn detach(&self, port: &IfName) {
+        let mut daemon = self.daemon.lock().await;
+        let Ok(observed) = daemon.observe(Routes::Skip).await else { return };
+        let link = observed.links.get(port.as_str());
+        let alias = link.and_then(|link| link.alias.as_deref()?.parse().ok());
+        if matches!(alias, Some(Alias::Port { .. })) {
+            let step = Operation::DeleteLink { name: port.clone() };
+            // As a rule it goes by itself, and may just have done so.
+            if let Err(error) = daemon.kernel.execute(&step).await {
+                tracing::debug!("{}", chain(&error));
+            }
+        }
+    }
+
     /// What makes the next request quick, when nobody waits for it.
     pub(crate) fn settle(&self) {
         let Some(this) = self.this.upgrade() else { return };
@@ -430,8 +445,12 @@ impl Daemon {
             let message = format!("the network {network} is not up: `vnet start {network}`");
             return Err(refuse(ErrorKind::Conflict, message));
         }
-        if mac.is_multicast() {
-            let message = format!("{mac} is a group address, which no guest can have");
+        if mac.is_multicast() || mac.octets() == [0; 6] {
+            let message = format!("no guest can have the address {mac}: it is no station's");
+            return Err(refuse(ErrorKind::Invalid, message));
+        }
+        if queues > ports::MAX_QUEUES {
+            let message = format!("a port has {} queues at most, not {queues}", ports::MAX_QUEUES);
             return Err(refuse(ErrorKind::Invalid, message));
         }
         let observed = self.observe(Routes::Skip).await?;
@@ -439,13 +458,12 @@ impl Daemon {
         let tap =
             Tap::create(BRIDGE_PORT_PATTERN, queues.into()).map_err(|error| invalid(&error))?;
         let port = tap.name().clone();
-        let mut steps = vec![
-            Operation::SetAlias { link: port.clone(), alias },
-            Operation::SetMtu { link: port.clone(), mtu: definition.mtu },
-        ];
+        let mut steps = vec![Operation::SetAlias { link: port.clone(), alias }];
+        // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
         if observed.ipv6 {
             steps.push(Operation::DisableIpv6 { link: port.clone() });
         }
+        steps.push(Operation::SetMtu { link: port.clone(), mtu: definition.mtu });
         steps.push(Operation::Enslave { port: port.clone(), bridge: definition.bridge });
         steps.push(Operation::SetUp { link: port.clone() });
         for step in steps {
@@ -635,7 +653,10 @@ fn check_port_is_new(
     observed: &Observed,
 ) -> Result<(), ErrorBody> {
     let taken = |what: String| Err(refuse(ErrorKind::Conflict, what));
-    for link in observed.links.values() {
+    for (name, link) in &observed.links {
+        if link.mac == Some(mac) {
+            return taken(format!("the address {mac} is that of the host's interface {name}"));
+        }
         let present = link.alias.as_deref().and_then(|alias| alias.parse().ok());
         match (alias, present) {
             (

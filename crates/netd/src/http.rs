@@ -63,6 +63,9 @@ fn router(daemon: Arc<Shared>) -> Router {
         .route("/v1/forwards", get(forwards))
         .route("/v1/leases", get(leases))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
+        .method_not_allowed_fallback(async || {
+            Failure(refuse(ErrorKind::Invalid, "this path of the API does not take that method"))
+        })
         .layer(from_fn(authorise))
         .with_state(daemon)
 }

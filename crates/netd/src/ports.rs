@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
@@ -20,6 +21,10 @@ use crate::watch::watch;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
+/// How long to rest when none can be accepted.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// How long one who has connected may take to say what it wants.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves ports on the socket at `path` until netd ends.
 ///
@@ -33,7 +38,11 @@ pub fn serve(path: &Path, daemon: Arc<Shared>) -> io::Result<()> {
                 Ok(connection) => {
                     tokio::spawn(converse(connection, daemon.clone()));
                 }
-                Err(error) => tracing::warn!("cannot accept a connection for a port: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection for a port: {error}");
+                    // As a rule, descriptors are short: others must have time to give some up.
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
             }
         }
     });
@@ -74,7 +83,8 @@ async fn converse(connection: OwnedFd, daemon: Arc<Shared>) {
 
 async fn try_converse(connection: OwnedFd, daemon: Arc<Shared>) -> io::Result<()> {
     let connection = watch(connection)?;
-    let Some(request) = next::<Request>(&connection).await? else { return Ok(()) };
+    let request = tokio::time::timeout(REQUEST_WITHIN, next::<Request>(&connection)).await;
+    let Some(request) = request.map_err(io::Error::from)?? else { return Ok(()) };
     if !access::allowed(&connection)? {
         let reason = "this user may not ask for ports: run as root, or join the group vnet";
         return send(connection.as_raw_fd(), &Reply::Refused(reason.into()), &[]);
@@ -85,18 +95,27 @@ async fn try_converse(connection: OwnedFd, daemon: Arc<Shared>) -> io::Result<()
         }
         Request::Resume { port } => daemon.resume(&port).await.map(|port| (port, Vec::new())),
     };
-    match answer {
-        Ok((port, queues)) => {
-            let fds: Vec<_> = queues.iter().map(AsRawFd::as_raw_fd).collect();
-            send(connection.as_raw_fd(), &Reply::Attached(port), &fds)?;
-        }
+    let (port, queues) = match answer {
+        Ok(answer) => answer,
         Err(error) => {
             return send(connection.as_raw_fd(), &Reply::Refused(error.message), &[]);
         }
+    };
+    let name = port.name.clone();
+    let fds: Vec<_> = queues.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut ended = send(connection.as_raw_fd(), &Reply::Attached(port), &fds);
+    drop(queues);
+    // Nothing more is asked; the end of the stream is the end of the VMM, and of its tap, though
+    // it should have made the tap persistent.
+    while ended.is_ok() {
+        match next::<Request>(&connection).await {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => ended = Err(error),
+        }
     }
-    // Nothing more is asked; the end of the stream is the end of the VMM, and of its tap.
-    while next::<Request>(&connection).await?.is_some() {}
-    Ok(())
+    daemon.detach(&name).await;
+    ended
 }
 
 async fn next<T: serde::de::DeserializeOwned>(

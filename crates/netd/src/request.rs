@@ -3,7 +3,7 @@
 
 use vnet_api::model::{CreateNetwork, ErrorBody, ErrorKind};
 use vnet_plan::{Observed, clashes, free_bridge, free_subnet};
-use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, NetworkDefinition, Subnet};
+use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, IfName, NetworkDefinition, Subnet};
 
 use crate::failure::{conflict, failed, invalid, refuse};
 
@@ -27,6 +27,15 @@ pub(crate) fn complete(
         }
         None => free_bridge(observed, others).map_err(|error| conflict(&error))?,
     };
+    if let Some(uplink) = &request.uplink {
+        check_uplink(uplink, &bridge, observed)?;
+    }
+    if request.range.is_some() && !request.dhcp {
+        return Err(refuse(
+            ErrorKind::Invalid,
+            "a network without DHCP has no range: leave one out",
+        ));
+    }
     let domain = match request.domain {
         Some(domain) => domain,
         // A network's name may hold an underscore, which a name in the DNS may not.
@@ -56,6 +65,15 @@ pub(crate) fn complete(
     };
     definition.validate().map_err(|error| invalid(&error))?;
     check_clash(&definition, observed, others)?;
+    if let Some(other) = others.iter().find(|other| other.domain == definition.domain) {
+        return Err(refuse(
+            ErrorKind::Conflict,
+            format!(
+                "the domain {} is that of the network {}: give another one with --domain",
+                definition.domain, other.name
+            ),
+        ));
+    }
     Ok((definition, notes))
 }
 
@@ -75,7 +93,7 @@ fn choose_subnet(
     let subnet = free_subnet(observed, others).map_err(|error| failed(&error))?;
     let usual = Subnet::new(usual_subnet()).map_err(|error| failed(&error))?;
     if subnet != usual
-        && let Some(clash) = clashes(usual, None, observed, others)
+        && let Some(clash) = clashes(usual, observed, others)
     {
         notes.push(format!("the subnet is {subnet}: {usual} overlaps {clash}"));
     }
@@ -87,7 +105,7 @@ const fn usual_subnet() -> ipnet::Ipv4Net {
 }
 
 fn check_bridge(
-    bridge: &vnet_types::IfName,
+    bridge: &IfName,
     observed: &Observed,
     others: &[&NetworkDefinition],
 ) -> Result<(), ErrorBody> {
@@ -106,13 +124,23 @@ fn check_bridge(
     Ok(())
 }
 
+fn check_uplink(uplink: &IfName, bridge: &IfName, observed: &Observed) -> Result<(), ErrorBody> {
+    if uplink == bridge || !observed.links.contains_key(uplink.as_str()) {
+        return Err(refuse(
+            ErrorKind::Conflict,
+            format!("there is no interface {uplink} on this host that could be an uplink"),
+        ));
+    }
+    Ok(())
+}
+
 /// Whether the subnet of `network` is in use on the host, or by one of `others`.
 pub(crate) fn check_clash(
     network: &NetworkDefinition,
     observed: &Observed,
     others: &[&NetworkDefinition],
 ) -> Result<(), ErrorBody> {
-    let Some(clash) = clashes(network.subnet, Some(&network.bridge), observed, others) else {
+    let Some(clash) = clashes(network.subnet, observed, others) else {
         return Ok(());
     };
     let free = free_subnet(observed, others)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vnet_api::paths::Paths;
 use vnet_dns::{RESOLVED_UPLINK, Upstreams};
@@ -31,9 +32,10 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     check_privilege()?;
-    let _instance = Instance::claim().await?;
     let paths = Paths::new(options.root);
     make_directory(&paths.run())?;
+    let _instance = Instance::claim(&paths.lock()).await?;
+    raise_descriptor_limit();
     let kernel = Kernel::open(paths.ledger())?;
     let writer = LeaseWriter::start().context("cannot start the writer of leases")?;
     let upstreams =
@@ -66,6 +68,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(socket);
     }
     Ok(())
+}
+
+/// A descriptor for each guest and for each query in flight: as many as we may have.
+fn raise_descriptor_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::warn!("cannot raise the limit of open files to {most}: {errno}");
+    }
 }
 
 fn make_directory(path: &Path) -> anyhow::Result<()> {

@@ -60,7 +60,8 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in entries {
         let path = entry.map_err(error)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        // A pipe, say, would be waited for.
+        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
             files.push(path);
         }
     }
@@ -239,17 +240,31 @@ pub(crate) fn remove(paths: &Paths, name: &NetworkName) -> Result<(), StoreError
     }
 }
 
-/// Replaces a file by `bytes`: a crash leaves the old one or the new one, whole.
+/// Replaces a file by `bytes`: a crash leaves the old one or the new one, whole. It stays where a
+/// symbolic link leads, and keeps its mode.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let new = path.with_extension("toml.new");
+    let error = |source| io_error("write", path, source);
+    let target = path.canonicalize().map_err(error)?;
+    let permissions = std::fs::metadata(&target).map_err(error)?.permissions();
+    let new = target.with_extension("toml.new");
     let write = || {
         let mut file = File::create(&new)?;
+        file.set_permissions(permissions)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        std::fs::rename(&new, path)
+        std::fs::rename(&new, &target)
     };
-    write().map_err(|source| io_error("write", path, source))?;
-    sync_directory(path)
+    clean_up(write(), &new).map_err(error)?;
+    sync_directory(&target)
+}
+
+/// Leaves no half-written file behind.
+fn clean_up<T>(result: io::Result<T>, new: &Path) -> io::Result<T> {
+    if result.is_err() {
+        // It may not even have been made.
+        let _ = std::fs::remove_file(new);
+    }
+    result
 }
 
 /// Writes a file that is not there yet; it appears whole.
@@ -264,7 +279,7 @@ fn write_beside(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
         std::fs::rename(&new, path)?;
         Ok(file)
     };
-    write().map_err(|source| io_error("write", path, source))
+    clean_up(write(), &new).map_err(|source| io_error("write", path, source))
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {

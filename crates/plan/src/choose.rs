@@ -1,6 +1,7 @@
 //! Choices that are made once, when a network is created, so that it clashes with nothing on the
 //! host.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -8,6 +9,7 @@ use ipnet::Ipv4Net;
 use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName, Subnet};
 
 use crate::Observed;
+use crate::diff::ours;
 
 /// Nothing is left to choose from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,33 +61,41 @@ impl fmt::Display for Clash {
     }
 }
 
-/// The first thing that a network with this `subnet` and `bridge` would clash with. What is on
-/// `bridge` itself is its own; a default route leads everywhere and clashes with nothing.
+/// The first thing that a network with this `subnet` would clash with: one of `networks`, or what
+/// is on a link that isn't ours. A default route leads everywhere and clashes with nothing.
 #[must_use]
 pub fn clashes(
     subnet: Subnet,
-    bridge: Option<&IfName>,
     observed: &Observed,
     networks: &[&NetworkDefinition],
 ) -> Option<Clash> {
-    let own = bridge.and_then(|bridge| observed.links.get(bridge.as_str())).map(|link| link.index);
+    // A bridge of ours may have another name, or another subnet, than it is to have.
+    let own: BTreeSet<u32> = observed
+        .links
+        .iter()
+        .filter(|(name, link)| ours(name, link, observed))
+        .map(|(_, link)| link.index)
+        .collect();
     let name = |index: u32| observed.link_name(index).map(str::to_owned);
     let network = networks
         .iter()
         .find(|network| subnet.overlaps(network.subnet.net()))
         .map(|network| Clash::Network { name: network.name.clone(), subnet: network.subnet });
     let address = || {
-        observed.addresses.iter().filter(|address| Some(address.link) != own).find_map(|address| {
-            let ipnet::IpNet::V4(net) = address.net else { return None };
-            subnet.overlaps(net).then(|| Clash::Address {
-                net,
-                link: name(address.link).unwrap_or_else(|| "a link that is gone".into()),
-            })
-        })
+        observed.addresses.iter().filter(|address| !own.contains(&address.link)).find_map(
+            |address| {
+                let ipnet::IpNet::V4(net) = address.net else { return None };
+                subnet.overlaps(net).then(|| Clash::Address {
+                    net,
+                    link: name(address.link).unwrap_or_else(|| "a link that is gone".into()),
+                })
+            },
+        )
     };
     let route = || {
         let foreign = observed.routes.iter().filter(|route| {
-            route.destination.prefix_len() > 0 && (route.link.is_none() || route.link != own)
+            route.destination.prefix_len() > 0
+                && !route.link.is_some_and(|link| own.contains(&link))
         });
         foreign
             .filter(|route| subnet.overlaps(route.destination))
@@ -114,7 +124,7 @@ pub fn free_subnet(
     high.chain(middle)
         .chain(low)
         .filter_map(|octets| Subnet::new(Ipv4Net::new(Ipv4Addr::from(octets), 24).ok()?).ok())
-        .find(|&subnet| clashes(subnet, None, observed, networks).is_none())
+        .find(|&subnet| clashes(subnet, observed, networks).is_none())
         .ok_or(ChooseError::Subnet)
 }
 

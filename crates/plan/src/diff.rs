@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName};
+use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
 
 use crate::{
     Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan, forward,
@@ -69,7 +69,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
 
 /// Whether the link is a bridge that we made: the ledger knows its address, or (should the ledger
 /// be lost) its alias says so.
-fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
+pub(crate) fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
     let claimed =
         observed.ledger.bridges.get(name).is_some_and(|claim| link.mac == Some(claim.mac));
     link.kind == LinkKind::Bridge && (claimed || matches!(alias(link), Some(Alias::Bridge(_))))
@@ -147,11 +147,12 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
     if link.and_then(alias).as_ref() != Some(&wanted) {
         plan.push(Operation::SetAlias { link: bridge.clone(), alias: wanted });
     }
-    if link.is_none_or(|link| link.mtu != network.mtu) {
-        plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu });
-    }
+    // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
     if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
         plan.push(Operation::DisableIpv6 { link: bridge.clone() });
+    }
+    if link.is_none_or(|link| link.mtu != network.mtu) {
+        plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu });
     }
     let (gateway, prefix) = (IpAddr::V4(network.subnet.gateway()), network.subnet.prefix_len());
     if link.is_none_or(|link| !observed.has_address(link.index, gateway, prefix)) {
@@ -204,6 +205,10 @@ fn forwarding(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
     let bridge = &network.bridge;
     let link = observed.links.get(bridge.as_str());
+    // A host that forwards may still be told to make its new interfaces without.
+    if network.mode != Mode::Hostonly && link.is_none_or(|link| !link.forwarding) {
+        plan.push(Operation::ForwardOn { link: bridge.clone() });
+    }
     if link.is_none_or(|link| !link.up) {
         plan.push(Operation::SetUp { link: bridge.clone() });
     }

@@ -20,8 +20,7 @@ pub struct Observed {
     pub routes: Vec<Route>,
     /// Whether the host has IPv6 at all.
     pub ipv6: bool,
-    /// The sysctls that a change of `ip_forward` changes with it, and `ip_forward`, by their path
-    /// under `/proc/sys`.
+    /// `ip_forward`, by its path under `/proc/sys`.
     pub sysctls: BTreeMap<String, String>,
     /// The state of our nftables table.
     pub firewall: FirewallState,
@@ -46,8 +45,10 @@ pub struct Link {
     pub master: Option<u32>,
     /// What somebody has written on it; ours are read by [`crate::Alias`].
     pub alias: Option<String>,
-    /// Its own `disable_ipv6`, where the host has IPv6.
+    /// Whether IPv6 is off on it; looked at for our own links only.
     pub ipv6_disabled: bool,
+    /// Whether IPv4 packets that come from it are forwarded; looked at for our own links only.
+    pub forwarding: bool,
     /// Its own `route_localnet`; read for bridges of ours only.
     pub route_localnet: bool,
 }

@@ -95,6 +95,11 @@ pub enum Operation {
     RememberForwarding,
     /// Turn on IPv4 forwarding.
     EnableForwarding,
+    /// Forward what comes from a link of ours.
+    ForwardOn {
+        /// The link.
+        link: IfName,
+    },
     /// Put back what the ledger remembers of `ip_forward` and all that changes with it.
     RestoreForwarding,
     /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
@@ -187,6 +192,7 @@ impl fmt::Display for Operation {
             }
             Self::RememberForwarding => f.write_str("note the present settings of IPv4 forwarding"),
             Self::EnableForwarding => f.write_str("turn on IPv4 forwarding"),
+            Self::ForwardOn { link } => write!(f, "forward what comes from {link}"),
             Self::RestoreForwarding => f.write_str("put IPv4 forwarding back as it was found"),
             Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
             Self::InstallFirewall { firewall } => {

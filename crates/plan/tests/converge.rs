@@ -90,6 +90,7 @@ impl Model {
                 self.link(link).route_localnet = *on;
             }
             Operation::DisableIpv6 { link } => self.link(link).ipv6_disabled = true,
+            Operation::ForwardOn { link } => self.link(link).forwarding = true,
             Operation::RememberForwarding => self.state.ledger.sysctls = self.state.sysctls.clone(),
             Operation::EnableForwarding => {
                 assert!(!self.state.ledger.sysctls.is_empty(), "changed before it was remembered");
@@ -147,6 +148,7 @@ fn link(index: u32, kind: LinkKind, mac: &str) -> Link {
         master: None,
         alias: None,
         ipv6_disabled: false,
+        forwarding: false,
         route_localnet: false,
     }
 }
@@ -263,13 +265,14 @@ fn the_first_network_in_words() {
     let expected = "  1. note that the bridge virbr0 of default is ours
   2. create bridge virbr0 with address MAC
   3. label virbr0 vnet:default
-  4. set virbr0 mtu 1500
-  5. keep IPv6 off virbr0
+  4. keep IPv6 off virbr0
+  5. set virbr0 mtu 1500
   6. add address 192.168.122.1/24 to virbr0
   7. install nftables table inet vnet for virbr0 (nat 192.168.122.0/24)
   8. note the present settings of IPv4 forwarding
   9. turn on IPv4 forwarding
- 10. set virbr0 up
+ 10. forward what comes from virbr0
+ 11. set virbr0 up
 ";
     let mac = goal.networks.values().next().unwrap().1;
     assert_eq!(plan, expected.replace("MAC", &mac.to_string()));

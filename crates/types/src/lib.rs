@@ -16,6 +16,7 @@ pub use forward::{
 pub use mac::{MacAddr, MacError};
 pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
 pub use network::{
-    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, Mode, NetworkDefinition, Reservation,
+    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, MAX_MTU, MIN_MTU, Mode, NetworkDefinition,
+    Reservation,
 };
 pub use subnet::{AddrRange, Subnet, SubnetError};

@@ -15,6 +15,12 @@ use crate::{
 /// How long a lease lasts where the definition says nothing, in seconds.
 pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
 
+/// Bytes of IP that every host takes (RFC 791 §3.1): the smallest MTU of a network.
+pub const MIN_MTU: u32 = 576;
+
+/// The largest MTU of a network: that of a tap, whose frames have 65,535 bytes at most.
+pub const MAX_MTU: u32 = 65535 - 14;
+
 /// How a network relates to what is outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,7 +50,7 @@ pub struct NetworkDefinition {
     /// The only interface through which it reaches the outside; any where this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
-    /// Bytes in the largest IP packet, 576 to 65535.
+    /// Bytes in the largest IP packet, [`MIN_MTU`] to [`MAX_MTU`].
     #[serde(default = "default_mtu")]
     pub mtu: u32,
     /// Whether netd starts it when it starts itself.
@@ -130,7 +136,7 @@ pub enum DefinitionError {
     )]
     GroupMac(MacAddr),
     /// The MTU is outside what IPv4 allows.
-    #[error("an MTU of {0} bytes is not possible: choose 576 to 65535")]
+    #[error("an MTU of {0} bytes is not possible: choose {MIN_MTU} to {MAX_MTU}")]
     Mtu(u32),
     /// A forward into a network that nothing but the host may reach.
     #[error(
@@ -230,7 +236,7 @@ impl NetworkDefinition {
     /// # Errors
     /// The first contradiction found.
     pub fn validate(&self) -> Result<(), DefinitionError> {
-        if !(576..=65535).contains(&self.mtu) {
+        if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             return Err(DefinitionError::Mtu(self.mtu));
         }
         self.validate_forwards()?;

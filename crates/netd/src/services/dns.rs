@@ -78,8 +78,9 @@ fn zone(network: &NetworkDefinition, leased: &BTreeMap<Ipv4Addr, DnsName>, seria
         builder = builder.unforwarded(parent);
     }
     let mut insert = |name: &DnsName, address: IpAddr| {
+        // Guests choose names too: what they can repeat is no warning.
         if let Err(error) = builder.insert(name, address) {
-            tracing::warn!("network {}: a name is left out of the DNS: {error}", network.name);
+            tracing::debug!("network {}: a name is left out of the DNS: {error}", network.name);
         }
     };
     for (name, addresses) in &network.dns.hosts {
