@@ -166,7 +166,7 @@ pub struct Lease {
     pub client_id: Option<String>,
     /// When it ends, in seconds since 1970.
     pub expires: u64,
-    /// `bound`, `reserved`, `expired`, `released` or `declined`.
+    /// `bound`, `expired`, `released` or `declined`.
     pub state: String,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The socket `<root>/run/vnet/ports.sock` is of type SEQPACKET; each packet is one JSON value.
 //! The VMM sends one [`Request`]; netd answers with one [`Reply`], which carries the tap's
-//! descriptors as SCM_RIGHTS ancillary data, one a queue pair. From then on netd sends
+//! descriptors as SCM_RIGHTS ancillary data, one a queue pair. From then on netd may send
 //! [`Event`]s. The port lives as long as the descriptors do: whoever closes them gives it up.
 //! netd may go away and come back: the port keeps working meanwhile, and the VMM connects again
 //! with [`Request::Resume`].

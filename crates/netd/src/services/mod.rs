@@ -14,7 +14,7 @@ use vnet_types::{MacAddr, NetworkDefinition};
 
 use crate::leases::Journal;
 
-/// The services of one network. Dropping them stops them.
+/// The services of one network. They run until [`Services::stop`].
 pub(crate) struct Services {
     dhcp: Option<(Arc<Mutex<vnet_dhcp::Server>>, JoinHandle<()>)>,
     dns: Arc<DnsServer>,
