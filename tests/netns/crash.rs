@@ -4,6 +4,7 @@ use vnet_api::client::{ClientError, Run};
 use vnet_testkit::{HostState, Udhcpc};
 use vnet_types::Mode;
 
+use crate::edit::DEFINITION;
 use vnet_tests::{Host, nat, request};
 
 /// More operations than any plan here has.
@@ -217,4 +218,52 @@ fn rules_that_were_tampered_with_are_replaced_at_the_next_start() {
     host.ns().run(["nft", "flush", "chain", "inet", "vnet", "to_nat"]);
     let _netd = host.netd();
     assert_eq!(host.ns().run(["nft", "-s", "list", "ruleset"]), rules);
+}
+
+#[test]
+fn while_it_applies_an_edit() {
+    // Everything that an edit can change, at once: a plan with operations of every kind.
+    let edits: [(&str, &str); 3] = [
+        ("192.168.122.", "10.20.30."),
+        ("\"virbr0\"   # as libvirt calls it", "\"br-lab\""),
+        ("\"nat\"", "\"hostonly\""),
+    ];
+    let all = |text: &str| edits.iter().fold(text.to_owned(), |text, (a, b)| text.replace(a, b));
+    for (old, new) in [
+        (DEFINITION.to_owned(), all(DEFINITION).replace("1500", "1400")),
+        (DEFINITION.to_owned(), DEFINITION.replace("192.168.122.", "10.20.30.")),
+        (all(DEFINITION), DEFINITION.to_owned()),
+    ] {
+        dies_while_it_edits(&old, &new);
+    }
+}
+
+/// A netd that dies while it turns `old` into `new` leaves one of the two, whole, to the next.
+fn dies_while_it_edits(old: &str, new: &str) {
+    let default = vnet_tests::network("default");
+    let operations = dies_at_every_operation(
+        |host| {
+            host.define("default", old);
+            host.start("default").unwrap();
+        },
+        |host| vnet_tests::wait(host.client().edit(&default, new.to_owned(), Run::Real)).map(drop),
+        |host| {
+            let text = std::fs::read_to_string(host.paths().network(&default)).unwrap();
+            assert!(text == old || text == new, "{text}");
+            let network = host.network("default");
+            let bridge_is = |name| host.ns().try_run(["ip", "-4", "addr", "show", name]);
+            let bridges = [bridge_is("virbr0"), bridge_is("br-lab")];
+            let [one] = bridges.iter().flatten().collect::<Vec<_>>()[..] else { return false };
+            let address = format!("inet {}/24", network.gateway);
+            let forwards = network.definition.mode != Mode::Hostonly;
+            network.state == vnet_api::model::State::Active
+                && text.contains(&format!("\"{}\"", network.definition.bridge))
+                && text.contains(&network.definition.subnet.to_string())
+                && one.contains(&format!("mtu {}", network.definition.mtu))
+                && one.matches("inet ").count() == 1
+                && one.contains(&address)
+                && forwards == (host.ns().sysctl("net.ipv4.ip_forward") == "1")
+        },
+    );
+    assert!(operations > 3, "only {operations} operations");
 }

@@ -3,6 +3,7 @@
 
 mod crash;
 mod dhcp_clients;
+mod edit;
 mod forwards;
 mod nat;
 mod ports;

@@ -10,9 +10,11 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use vnet_types::{Forward, Listen, NetworkName};
+use vnet_types::{Forward, Listen, MacAddr, NetworkName};
 
-use crate::model::{Changed, CreateNetwork, ErrorBody, ForwardView, Lease, Network, Status};
+use crate::model::{
+    Changed, CreateNetwork, ErrorBody, ForwardView, Lease, Network, Reserve, Status,
+};
 
 /// Bytes in the largest answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
@@ -158,6 +160,61 @@ impl Client {
         self.call(Method::PUT, &format!("/v1/networks/{name}/autostart"), &on).await
     }
 
+    /// The text of a network's definition, as a person wrote it.
+    ///
+    /// # Errors
+    /// It is not there, or netd cannot be reached.
+    pub async fn definition(&self, name: &NetworkName) -> Result<String, ClientError> {
+        let path = format!("/v1/networks/{name}/definition");
+        let bytes = self.send(Method::GET, &path, "application/json", Bytes::new()).await?;
+        String::from_utf8(bytes.into()).map_err(|error| self.broken(&error))
+    }
+
+    /// Puts `text` in place of a network's definition, and makes the network what it says.
+    ///
+    /// # Errors
+    /// It is not there, the text is no definition or clashes with something, or the host refuses:
+    /// nothing has changed then.
+    pub async fn edit(
+        &self,
+        name: &NetworkName,
+        text: String,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{name}/definition?{}", query(run));
+        let bytes = self.send(Method::PUT, &path, "application/toml", text.into()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
+    }
+
+    /// Keeps an address for the guest with the address `mac`.
+    ///
+    /// # Errors
+    /// As [`Client::edit`].
+    pub async fn reserve(
+        &self,
+        name: &NetworkName,
+        mac: MacAddr,
+        reserve: &Reserve,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{name}/reservations/{mac}?{}", query(run));
+        self.call(Method::PUT, &path, reserve).await
+    }
+
+    /// Keeps no address for the guest with the address `mac` any more.
+    ///
+    /// # Errors
+    /// As [`Client::edit`], or nothing is reserved for it.
+    pub async fn unreserve(
+        &self,
+        name: &NetworkName,
+        mac: MacAddr,
+        run: Run,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/networks/{name}/reservations/{mac}?{}", query(run));
+        self.call(Method::DELETE, &path, &()).await
+    }
+
     /// The leases of one network, or of all.
     ///
     /// # Errors
@@ -207,12 +264,30 @@ impl Client {
         self.call(Method::DELETE, &path, &()).await
     }
 
+    fn broken(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        let path = self.socket.display().to_string();
+        ClientError::Broken { path, reason: reason.to_string() }
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(&error))?;
+        let answer = self.send(method, path, "application/json", body.into()).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
+    }
+
+    /// Sends one request, and returns the body of the answer to it.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             let path = self.socket.display().to_string();
             match source.kind() {
@@ -220,36 +295,30 @@ impl Client {
                 _ => ClientError::Unreachable { path, source },
             }
         })?;
-        let broken = |reason: String| ClientError::Broken {
-            path: self.socket.display().to_string(),
-            reason,
-        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| broken(error.to_string()))?;
+            .map_err(|error| self.broken(&error))?;
         // It ends with the answer; an error in it is an error of the request too.
         tokio::spawn(connection);
-        let body = serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "netd")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| broken(error.to_string()))?;
-        let answer =
-            sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+            .header(hyper::header::CONTENT_TYPE, content_type)
+            .body(Full::new(body))
+            .map_err(|error| self.broken(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let status = answer.status();
         let bytes = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER)
             .collect()
             .await
-            .map_err(|error| broken(error.to_string()))?
+            .map_err(|error| self.broken(&error))?
             .to_bytes();
         if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()));
+            return Ok(bytes);
         }
         Err(serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
-            |_| broken(format!("status {status}: {}", String::from_utf8_lossy(&bytes))),
+            |_| self.broken(&format!("status {status}: {}", String::from_utf8_lossy(&bytes))),
             ClientError::Refused,
         ))
     }

@@ -12,6 +12,10 @@
 //! | `GET /v1/forwards?network=`, `GET /v1/networks/NAME/forwards` | | [`ForwardView`]s |
 //! | `POST /v1/networks/NAME/forwards` | [`Forward`] | [`Changed`] |
 //! | `DELETE /v1/networks/NAME/forwards?listen=[ADDR:]PORT/PROTOCOL` | | [`Changed`] |
+//! | `GET /v1/networks/NAME/definition` | | TOML |
+//! | `PUT /v1/networks/NAME/definition` | TOML | [`Changed`] |
+//! | `PUT /v1/networks/NAME/reservations/MAC` | [`Reserve`] | [`Changed`] |
+//! | `DELETE /v1/networks/NAME/reservations/MAC` | | [`Changed`] |
 //! | `GET /v1/leases?network=` | | [`Lease`]s |
 //!
 //! A request that changes something and has `dry_run=true` is answered with what would be done,
@@ -127,8 +131,19 @@ fn yes() -> bool {
     true
 }
 
-/// What a request changed, or would have changed.
+/// An address to be kept for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// The guest's name in the network's domain; where it is left out, what it is stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<DnsName>,
+}
+
+/// What a request changed, or would have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changed {
     /// The network afterwards; none after a delete and in a dry run.
     pub network: Option<Network>,

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
 use crate::{
-    autostart, completions, create, delete, forward, leases, probe, run, show, start, stop,
+    autostart, completions, create, delete, edit, forward, leases, probe, reserve, run, show,
+    start, stop,
 };
 
 /// Over the options that every command has.
@@ -45,7 +46,10 @@ pub(crate) enum Command {
     Start(start::Start),
     Stop(stop::Stop),
     Delete(delete::Delete),
+    Edit(edit::Edit),
     Autostart(autostart::Autostart),
+    Reserve(reserve::Reserve),
+    Unreserve(reserve::Unreserve),
     Leases(leases::Leases),
     Forward(forward::Forward),
     Run(run::Run),

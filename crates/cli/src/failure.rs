@@ -24,9 +24,14 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // As in `vnet leases | head -1`: whoever has read enough is served.
         return ExitCode::SUCCESS;
     }
+    say(error);
+    ExitCode::from(code(error))
+}
+
+/// Says what `error` is.
+pub(crate) fn say(error: &anyhow::Error) {
     // Where standard error is closed, the exit code still says it.
     let _ = writeln!(io::stderr(), "vnet: {}", printable(&message(error)));
-    ExitCode::from(code(error))
 }
 
 fn is_reader_gone(error: &anyhow::Error) -> bool {

@@ -17,12 +17,14 @@ mod completions;
 mod context;
 mod create;
 mod delete;
+mod edit;
 mod failure;
 mod forward;
 mod leases;
 mod list;
 mod output;
 mod probe;
+mod reserve;
 mod run;
 mod show;
 mod start;
@@ -60,6 +62,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Start(args) => start::run(&args, &context).await?,
             Command::Stop(args) => stop::run(&args, &context).await?,
             Command::Delete(args) => delete::run(&args, &context).await?,
+            Command::Edit(args) => edit::run(&args, &context).await?,
+            Command::Reserve(args) => reserve::run(args, &context).await?,
+            Command::Unreserve(args) => reserve::run_un(args, &context).await?,
             Command::Autostart(args) => autostart::run(&args, &context).await?,
             Command::Leases(args) => leases::run(&args, &context).await?,
             Command::Forward(args) => forward::run(&args, &context).await?,

@@ -33,19 +33,19 @@ pub struct Shared {
 pub(crate) struct Daemon {
     pub(crate) paths: Paths,
     pub(crate) kernel: Kernel,
-    writer: LeaseWriter,
-    upstreams: Upstreams,
+    pub(crate) writer: LeaseWriter,
+    pub(crate) upstreams: Upstreams,
     /// As they are on disk, but for running ones: as they were when they were started.
     pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
-    broken: Vec<BrokenDefinition>,
+    pub(crate) broken: Vec<BrokenDefinition>,
     /// The networks that are up.
     pub(crate) running: BTreeMap<NetworkName, Services>,
     /// Networks that have their bridge, since guests may be on it, but whose services could not be
     /// started when netd was.
-    unserved: BTreeSet<NetworkName>,
+    pub(crate) unserved: BTreeSet<NetworkName>,
     /// Those that should be and aren't, and why.
-    failed: BTreeMap<NetworkName, String>,
-    leases_changed: Arc<Notify>,
+    pub(crate) failed: BTreeMap<NetworkName, String>,
+    pub(crate) leases_changed: Arc<Notify>,
 }
 
 impl Shared {
@@ -586,7 +586,7 @@ impl Daemon {
     }
 
     /// The networks that are up, and this one.
-    fn with(&self, name: &NetworkName) -> BTreeSet<NetworkName> {
+    pub(crate) fn with(&self, name: &NetworkName) -> BTreeSet<NetworkName> {
         let mut up = self.up();
         up.insert(name.clone());
         up

@@ -260,7 +260,7 @@ impl Daemon {
         check_ports_are_free(&network.name, &network.forwards)
     }
 
-    fn check_forwards_of_others(
+    pub(crate) fn check_forwards_of_others(
         &self,
         name: &NetworkName,
         forwards: &[Forward],
@@ -297,7 +297,10 @@ pub(crate) fn check_overlap(
     Ok(())
 }
 
-fn check_ports_are_free(name: &NetworkName, forwards: &[Forward]) -> Result<(), ErrorBody> {
+pub(crate) fn check_ports_are_free(
+    name: &NetworkName,
+    forwards: &[Forward],
+) -> Result<(), ErrorBody> {
     for forward in forwards {
         let listen = forward.listen();
         let sockets = in_the_way(&listen);

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection, StringRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -17,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
-    Changed, CreateNetwork, ErrorBody, ErrorKind, ForwardView, Lease, Network, Status,
+    Changed, CreateNetwork, ErrorBody, ErrorKind, ForwardView, Lease, Network, Reserve, Status,
 };
-use vnet_types::{Forward, Listen, NetworkName};
+use vnet_types::{Forward, Listen, MacAddr, NetworkName};
 
 use crate::access;
 use crate::daemon::Shared;
@@ -61,6 +62,8 @@ fn router(daemon: Arc<Shared>) -> Router {
             get(network_forwards).post(add_forward).delete(remove_forward),
         )
         .route("/v1/forwards", get(forwards))
+        .route("/v1/networks/{name}/definition", get(definition).put(edit))
+        .route("/v1/networks/{name}/reservations/{mac}", put(reserve).delete(unreserve))
         .route("/v1/leases", get(leases))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
         .method_not_allowed_fallback(async || {
@@ -117,7 +120,7 @@ macro_rules! rejected {
     };
 }
 
-rejected!(JsonRejection, PathRejection, QueryRejection);
+rejected!(JsonRejection, PathRejection, QueryRejection, StringRejection);
 
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(Failure))]
@@ -130,6 +133,17 @@ struct Name<T>(T);
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Failure))]
 struct Query<T>(T);
+
+/// A body that is text, whatever its sender calls it.
+struct Text(String);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Ok(Self(String::from_request(request, state).await?))
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,4 +271,38 @@ async fn remove_forward(
 ) -> Answer<Changed> {
     let run = if dry_run { Run::Dry } else { Run::Real };
     to_its_end(async move { daemon.remove_forward(&name, listen, run).await }).await
+}
+
+async fn definition(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+) -> Result<impl IntoResponse, Failure> {
+    let text = daemon.definition_text(&name).await?;
+    Ok(([(CONTENT_TYPE, "application/toml")], text))
+}
+
+async fn edit(
+    State(daemon): Daemon,
+    Name(name): Name<NetworkName>,
+    Query(options): Query<Options>,
+    Text(text): Text,
+) -> Answer<Changed> {
+    to_its_end(async move { daemon.edit(&name, text, options.run()).await }).await
+}
+
+async fn reserve(
+    State(daemon): Daemon,
+    Name((name, mac)): Name<(NetworkName, MacAddr)>,
+    Query(options): Query<Options>,
+    Body(request): Body<Reserve>,
+) -> Answer<Changed> {
+    to_its_end(async move { daemon.reserve(&name, mac, request, options.run()).await }).await
+}
+
+async fn unreserve(
+    State(daemon): Daemon,
+    Name((name, mac)): Name<(NetworkName, MacAddr)>,
+    Query(options): Query<Options>,
+) -> Answer<Changed> {
+    to_its_end(async move { daemon.unreserve(&name, mac, options.run()).await }).await
 }

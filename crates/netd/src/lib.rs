@@ -12,6 +12,8 @@
 
 pub mod access;
 pub mod daemon;
+mod definition;
+mod edit;
 pub mod failure;
 mod forwards;
 pub mod http;
@@ -21,6 +23,7 @@ mod network_view;
 pub mod ports;
 mod reconcile;
 mod request;
+mod reservation;
 pub mod run;
 mod services;
 mod store;

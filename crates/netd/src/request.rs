@@ -3,7 +3,7 @@
 
 use vnet_api::model::{CreateNetwork, ErrorBody, ErrorKind};
 use vnet_plan::{Observed, clashes, free_bridge, free_subnet};
-use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, IfName, NetworkDefinition, Subnet};
+use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, DnsName, IfName, NetworkDefinition, Subnet};
 
 use crate::failure::{conflict, failed, invalid, refuse};
 
@@ -65,16 +65,24 @@ pub(crate) fn complete(
     };
     definition.validate().map_err(|error| invalid(&error))?;
     check_clash(&definition, observed, others)?;
-    if let Some(other) = others.iter().find(|other| other.domain == definition.domain) {
-        return Err(refuse(
-            ErrorKind::Conflict,
-            format!(
-                "the domain {} is that of the network {}: give another one with --domain",
-                definition.domain, other.name
-            ),
-        ));
-    }
+    check_domain(&definition.domain, others)?;
     Ok((definition, notes))
+}
+
+/// Whether one of `others` has the domain already.
+pub(crate) fn check_domain(
+    domain: &DnsName,
+    others: &[&NetworkDefinition],
+) -> Result<(), ErrorBody> {
+    let Some(other) = others.iter().find(|other| other.domain == *domain) else { return Ok(()) };
+    Err(refuse(
+        ErrorKind::Conflict,
+        format!(
+            "the domain {domain} is that of the network {}: give another one, with --domain or as \
+             `domain` in the definition",
+            other.name
+        ),
+    ))
 }
 
 /// A range that was given says in which subnet the network is to be.
@@ -104,7 +112,7 @@ const fn usual_subnet() -> ipnet::Ipv4Net {
     ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(192, 168, 122, 0), 24)
 }
 
-fn check_bridge(
+pub(crate) fn check_bridge(
     bridge: &IfName,
     observed: &Observed,
     others: &[&NetworkDefinition],
@@ -124,7 +132,11 @@ fn check_bridge(
     Ok(())
 }
 
-fn check_uplink(uplink: &IfName, bridge: &IfName, observed: &Observed) -> Result<(), ErrorBody> {
+pub(crate) fn check_uplink(
+    uplink: &IfName,
+    bridge: &IfName,
+    observed: &Observed,
+) -> Result<(), ErrorBody> {
     if uplink == bridge || !observed.links.contains_key(uplink.as_str()) {
         return Err(refuse(
             ErrorKind::Conflict,

@@ -9,7 +9,7 @@ use vnet_api::model::BrokenDefinition;
 use vnet_api::paths::Paths;
 use vnet_types::{Forward, Listen, NetworkDefinition, NetworkName};
 
-use crate::failure::chain;
+use crate::definition;
 
 /// Why the definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
 /// Reads one definition, and says what is wrong with it in words.
 fn read(path: &Path) -> Result<NetworkDefinition, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let network = parse(&text)?;
+    let network = definition::parse(&text)?;
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     if stem != Some(network.name.as_str()) {
         return Err(format!(
@@ -90,13 +90,6 @@ fn read(path: &Path) -> Result<NetworkDefinition, String> {
             network.name, network.name
         ));
     }
-    Ok(network)
-}
-
-fn parse(text: &str) -> Result<NetworkDefinition, String> {
-    let network: NetworkDefinition =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    network.validate().map_err(|error| chain(&error))?;
     Ok(network)
 }
 
@@ -108,10 +101,15 @@ pub(crate) struct Unflushed {
     file: File,
 }
 
+/// A definition as netd writes it where no person did.
+pub(crate) fn encode(network: &NetworkDefinition) -> Result<String, StoreError> {
+    toml::to_string(network)
+        .map_err(|source| StoreError::Encode { name: network.name.clone(), source })
+}
+
 /// Writes the definition of a new network.
 pub(crate) fn write(paths: &Paths, network: &NetworkDefinition) -> Result<Unflushed, StoreError> {
-    let text = toml::to_string(network)
-        .map_err(|source| StoreError::Encode { name: network.name.clone(), source })?;
+    let text = encode(network)?;
     let path = paths.network(&network.name);
     let file = write_beside(&path, text.as_bytes())?;
     Ok(Unflushed { path, file })
@@ -200,14 +198,78 @@ fn edit(
     let path = paths.network(name);
     let broken = |reason| StoreError::Broken { path: path.display().to_string(), reason };
     let text = std::fs::read_to_string(&path).map_err(|source| io_error("read", &path, source))?;
-    let network = parse(&text).map_err(broken)?;
+    let network = definition::parse(&text).map_err(broken)?;
     let mut document: toml_edit::DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| broken(error.to_string()))?;
     change(&mut document, &network);
     let changed = document.to_string();
-    parse(&changed).map_err(broken)?;
+    definition::parse(&changed).map_err(broken)?;
     replace(&path, changed.as_bytes())?;
     Ok(Before { path, text })
+}
+
+/// A definition as it stands on disk; none where there is no file.
+pub(crate) fn read_text(paths: &Paths, name: &NetworkName) -> Result<Option<String>, StoreError> {
+    let path = paths.network(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error("read", &path, source)),
+    }
+}
+
+/// A changed definition on stable storage beside the one that counts, which it is to replace.
+/// Dropped without [`Prepared::commit`], it is gone.
+#[must_use = "a definition that is not committed does not count"]
+pub(crate) struct Prepared {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+/// Writes `text` beside the definition of `name`, where a symbolic link leads, if it is one, and
+/// with its mode.
+pub(crate) fn prepare(
+    paths: &Paths,
+    name: &NetworkName,
+    text: &str,
+) -> Result<Prepared, StoreError> {
+    let path = paths.network(name);
+    let error = |source| io_error("write", &path, source);
+    let (path, permissions) = match path.canonicalize() {
+        Ok(target) => {
+            let permissions = std::fs::metadata(&target).map_err(error)?.permissions();
+            (target, Some(permissions))
+        }
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => (path.clone(), None),
+        Err(source) => return Err(error(source)),
+    };
+    let prepared = Prepared { new: path.with_extension("toml.new"), path };
+    let write = || {
+        let mut file = File::create(&prepared.new)?;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions)?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| io_error("write", &prepared.new, source))?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Puts it in the place of the one that counted until now, in one step.
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        std::fs::rename(&self.new, &self.path)
+            .map_err(|source| io_error("replace", &self.path, source))?;
+        sync_directory(&self.path)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // After a commit there is none.
+        let _ = std::fs::remove_file(&self.new);
+    }
 }
 
 /// Changes one key of a definition and leaves all else in the file as a person wrote it.

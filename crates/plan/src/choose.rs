@@ -146,14 +146,17 @@ pub fn free_bridge(
 }
 
 /// The address for a network's bridge: always the same one for the same name, unless another link
-/// has it.
+/// has it. A bridge that the network has under another name is to go, and leaves its address to the
+/// new one, so that guests need not learn another.
 #[must_use]
 pub fn free_mac(network: &NetworkDefinition, observed: &Observed) -> MacAddr {
+    let own = |name: &str| {
+        let claim = observed.ledger.bridges.get(name);
+        name == network.bridge.as_str()
+            || claim.is_some_and(|claim| claim.network.name == network.name)
+    };
     let taken = |mac: MacAddr| {
-        observed
-            .links
-            .iter()
-            .any(|(name, link)| link.mac == Some(mac) && name != network.bridge.as_str())
+        observed.links.iter().any(|(name, link)| link.mac == Some(mac) && !own(name))
     };
     let seed = format!("network/{}", network.name);
     (0..u32::MAX)

@@ -212,18 +212,21 @@ fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
     if link.is_none_or(|link| !link.up) {
         plan.push(Operation::SetUp { link: bridge.clone() });
     }
-    // Guests whose bridge was gone for a while come back to it.
+    // Guests whose bridge was gone for a while come back to it; all have the network's MTU.
     for (name, port) in &observed.links {
         let on_this_network = matches!(
             alias(port),
             Some(Alias::Port { network: on, .. }) if on == network.name
         );
-        if on_this_network
-            && port.kind == LinkKind::Tun
-            && (link.is_none() || port.master != link.map(|link| link.index))
-            && let Ok(port) = name.parse()
-        {
-            plan.push(Operation::Enslave { port, bridge: bridge.clone() });
+        if !on_this_network || port.kind != LinkKind::Tun {
+            continue;
+        }
+        let Ok(name) = name.parse::<IfName>() else { continue };
+        if port.mtu != network.mtu {
+            plan.push(Operation::SetMtu { link: name.clone(), mtu: network.mtu });
+        }
+        if link.is_none() || port.master != link.map(|link| link.index) {
+            plan.push(Operation::Enslave { port: name, bridge: bridge.clone() });
         }
     }
 }

@@ -125,6 +125,17 @@ impl Model {
         plan.operations.iter().for_each(|operation| self.apply(operation));
     }
 
+    /// All links with their addresses, by name: a link that was made anew has another number, and
+    /// one that has been an open network's may still forward, which the firewall decides.
+    fn without_numbers(&self) -> Vec<(String, Link, Vec<IpNet>)> {
+        let one = |(name, link): (&String, &Link)| {
+            let on = |address: &&Address| address.link == link.index;
+            let nets = self.state.addresses.iter().filter(on).map(|address| address.net).collect();
+            (name.clone(), Link { index: 0, forwarding: false, ..link.clone() }, nets)
+        };
+        self.state.links.iter().map(one).collect()
+    }
+
     fn foreign(&self) -> (BTreeMap<String, Link>, Vec<Address>) {
         let links: BTreeMap<_, _> = self
             .state
@@ -231,13 +242,21 @@ proptest! {
     fn a_crash_after_any_operation_changes_nothing_in_the_end(before in networks(), after in networks()) {
         let mut kernel = Model::with_uplink();
         let untouched = kernel.clone();
-        kernel.run(&diff(&desired(before, &kernel.state), &kernel.state).unwrap());
+        kernel.run(&diff(&desired(before.clone(), &kernel.state), &kernel.state).unwrap());
+        let whole = kernel.clone();
         let goal = desired(after, &kernel.state);
         let plan = diff(&goal, &kernel.state).unwrap();
         for survived in 0..=plan.operations.len() {
             let mut kernel = kernel.clone();
             plan.operations[..survived].iter().for_each(|operation| kernel.apply(operation));
             kernel.crash();
+            // An edit that did not come to its end leads back.
+            let mut back = kernel.clone();
+            let start = desired(before.clone(), &back.state);
+            back.run(&diff(&start, &back.state).unwrap());
+            prop_assert_eq!(&back.state.ledger, &whole.state.ledger);
+            prop_assert_eq!(&back.state.firewall, &whole.state.firewall);
+            prop_assert_eq!(back.without_numbers(), whole.without_numbers());
             let repair = diff(&goal, &kernel.state).unwrap();
             kernel.run(&repair);
             prop_assert_eq!(diff(&goal, &kernel.state).unwrap(), Plan::default());
@@ -330,6 +349,34 @@ fn ports_return_to_a_bridge_that_was_lost() {
     kernel.state.links.insert("vtap0".into(), tap);
     kernel.run(&diff(&goal, &kernel.state).unwrap());
     assert_eq!(kernel.state.links["vtap0"].master, Some(kernel.state.links["virbr0"].index));
+}
+
+#[test]
+fn a_renamed_bridge_keeps_its_address_and_its_ports() {
+    let mut kernel = Model::with_uplink();
+    let goal = desired(vec![network("default", "virbr0", Mode::Nat, 122, 1500)], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    let mac = kernel.state.links["virbr0"].mac;
+    let alias = Alias::Port {
+        network: "default".parse().unwrap(),
+        domain: "web".parse().unwrap(),
+        nic: 0,
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+    };
+    let tap = Link {
+        alias: Some(alias.to_string()),
+        master: Some(kernel.state.links["virbr0"].index),
+        ..link(9, LinkKind::Tun, "52:54:00:00:00:09")
+    };
+    kernel.state.links.insert("vtap0".into(), tap);
+    let goal = desired(vec![network("default", "br-lab", Mode::Nat, 123, 9000)], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    let links = &kernel.state.links;
+    assert!(!links.contains_key("virbr0"));
+    assert_eq!(links["br-lab"].mac, mac);
+    assert_eq!(links["vtap0"].master, Some(links["br-lab"].index));
+    assert_eq!(links["vtap0"].mtu, 9000);
+    assert!(diff(&goal, &kernel.state).unwrap().is_empty());
 }
 
 #[test]

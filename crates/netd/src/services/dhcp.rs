@@ -60,7 +60,7 @@ pub(crate) struct Service {
     server: Arc<Mutex<Server>>,
     journal: Journal,
     records: usize,
-    zones: Zones,
+    zones: Arc<Mutex<Zones>>,
 }
 
 /// What one round of frames has led to.
@@ -79,7 +79,7 @@ impl Service {
         server: Arc<Mutex<Server>>,
         journal: Journal,
         records: usize,
-        zones: Zones,
+        zones: Arc<Mutex<Zones>>,
     ) -> io::Result<Self> {
         let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
         let network = network.name.clone();
@@ -177,7 +177,8 @@ impl Service {
 
     fn publish(&mut self) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        self.zones.publish(server.leases(), unix_now());
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        zones.publish(server.leases(), unix_now());
     }
 
     async fn compact(&mut self) {

@@ -29,11 +29,7 @@ pub(crate) fn start(
     upstreams: &Upstreams,
 ) -> Result<Arc<DnsServer>, ServiceError> {
     let mut config = Config::new(zone(network, &BTreeMap::new(), 1));
-    config.upstreams = if network.dns.upstreams.is_empty() {
-        upstreams.clone()
-    } else {
-        Upstreams::list(network.dns.upstreams.iter().copied())
-    };
+    config.upstreams = upstreams_of(network, upstreams);
     if network.mode == Mode::Hostonly {
         config.forwarding = Forwarding::Off;
     }
@@ -45,6 +41,15 @@ pub(crate) fn start(
         .map_err(|source| ServiceError::Dns { bridge: network.bridge.to_string(), source })
 }
 
+/// Whom the network's server asks: the servers that its definition names, or those of the host.
+pub(crate) fn upstreams_of(network: &NetworkDefinition, host: &Upstreams) -> Upstreams {
+    if network.dns.upstreams.is_empty() {
+        host.clone()
+    } else {
+        Upstreams::list(network.dns.upstreams.iter().copied())
+    }
+}
+
 impl Zones {
     pub(crate) fn new(
         network: NetworkDefinition,
@@ -52,6 +57,13 @@ impl Zones {
         changed: Arc<Notify>,
     ) -> Self {
         Self { network, server, serial: 1, published: BTreeMap::new(), changed }
+    }
+
+    /// Takes over a changed definition, and publishes what is in it.
+    pub(crate) fn reconfigure(&mut self, network: NetworkDefinition) {
+        self.network = network;
+        self.serial = self.serial.wrapping_add(1);
+        self.server.set_zone(zone(&self.network, &self.published, self.serial));
     }
 
     /// Publishes the names of the leases that are live at `unix` seconds, if they have changed.

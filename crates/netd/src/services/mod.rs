@@ -2,6 +2,7 @@
 
 mod dhcp;
 mod dns;
+mod edit;
 mod packet;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +13,15 @@ use tokio::task::JoinHandle;
 use vnet_dns::{DnsServer, Upstreams};
 use vnet_types::{MacAddr, NetworkDefinition};
 
+pub(crate) use edit::{ServiceChange, check};
+
 use crate::leases::Journal;
 
 /// The services of one network. They run until [`Services::stop`].
 pub(crate) struct Services {
     dhcp: Option<(Arc<Mutex<vnet_dhcp::Server>>, JoinHandle<()>)>,
+    journal: Journal,
+    zones: Arc<Mutex<dns::Zones>>,
     dns: Arc<DnsServer>,
 }
 
@@ -60,18 +65,21 @@ impl Services {
         changed: &Arc<Notify>,
     ) -> Result<Self, ServiceError> {
         let dns = dns::start(network, upstreams)?;
+        let zones =
+            Arc::new(Mutex::new(dns::Zones::new(network.clone(), dns.clone(), changed.clone())));
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
-            return Ok(Self { dhcp: None, dns });
+            return Ok(Self { dhcp: None, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
         let (leases, records) = dhcp::load(&journal).await?;
         let server = vnet_dhcp::Server::new(config, leases.into_values())
             .map_err(|source| ServiceError::Config { bridge: bridge.clone(), source })?;
         let server = Arc::new(Mutex::new(server));
-        let zones = dns::Zones::new(network.clone(), dns.clone(), changed.clone());
-        let service = dhcp::Service::open(network, server.clone(), journal, records, zones)
-            .map_err(|source| ServiceError::Dhcp { bridge, source })?;
-        Ok(Self { dhcp: Some((server, tokio::spawn(service.run()))), dns })
+        let service =
+            dhcp::Service::open(network, server.clone(), journal.clone(), records, zones.clone())
+                .map_err(|source| ServiceError::Dhcp { bridge, source })?;
+        let dhcp = Some((server, tokio::spawn(service.run())));
+        Ok(Self { dhcp, journal, zones, dns })
     }
 
     /// All that is known of the network's addresses.
@@ -97,6 +105,7 @@ impl Services {
             // It ends because it was told to.
             let _ = task.await;
         }
+        drop(self.zones);
         if let Some(dns) = Arc::into_inner(self.dns) {
             dns.stop().await;
         }

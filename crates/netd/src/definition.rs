@@ -1,0 +1,148 @@
+//! The text of a definition: read whole, with each error at its line and column.
+
+use toml_edit::{Item, TableLike, Value};
+use vnet_types::{DefinitionError, Forward, NetworkDefinition};
+
+use crate::failure::chain;
+
+/// Reads a definition, and says what is wrong with it in words.
+///
+/// # Errors
+/// What is wrong first, with its line and column.
+pub(crate) fn parse(text: &str) -> Result<NetworkDefinition, String> {
+    let network: NetworkDefinition =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    network.validate().map_err(|error| match place(text, &network, &error) {
+        Some((line, column)) => format!("line {line}, column {column}: {}", chain(&error)),
+        None => chain(&error),
+    })?;
+    Ok(network)
+}
+
+/// The line and the column, both from 1, of what contradicts something else.
+fn place(
+    text: &str,
+    network: &NetworkDefinition,
+    error: &DefinitionError,
+) -> Option<(usize, usize)> {
+    let document = toml_edit::Document::parse(text).ok()?;
+    let root = document.as_table();
+    let in_dhcp = |key: &str| root.get("dhcp")?.as_table_like()?.get(key);
+    let span = match error {
+        DefinitionError::Mtu(_) => root.get("mtu")?.span(),
+        DefinitionError::Range { .. } => in_dhcp("range")?.span(),
+        DefinitionError::LeaseTooShort(_) => in_dhcp("lease_seconds")?.span(),
+        DefinitionError::Reservation { mac, .. } | DefinitionError::GroupMac(mac) => {
+            let same = |text: &str| text.parse() == Ok(*mac);
+            reservation_value(in_dhcp("reservations")?, same)
+        }
+        DefinitionError::ReservedTwice(key) => {
+            let same = |text: &str| text.eq_ignore_ascii_case(key);
+            reservation_value(in_dhcp("reservations")?, same)
+        }
+        DefinitionError::ForwardToHostonly(listen) | DefinitionError::ForwardAddress(listen) => {
+            let is = |forward: &Forward| forward.listen() == *listen;
+            nth_table(root.get("forwards")?, network.forwards.iter().position(is)?)
+        }
+        DefinitionError::ForwardTarget { forward, .. }
+        | DefinitionError::ForwardLength { forward }
+        | DefinitionError::ForwardsOverlap { second: forward, .. } => {
+            let is = |other: &Forward| other == forward;
+            nth_table(root.get("forwards")?, network.forwards.iter().rposition(is)?)
+        }
+        DefinitionError::TooManyForwards(_) => nth_table(root.get("forwards")?, 0),
+    }?;
+    let before = text.get(..span.start)?;
+    let line = before.rsplit('\n').next()?;
+    Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+}
+
+/// Where the table is that has this place, from 0, among those of `item`.
+fn nth_table(item: &Item, place: usize) -> Option<std::ops::Range<usize>> {
+    match item {
+        Item::ArrayOfTables(tables) => tables.get(place)?.span(),
+        Item::Value(Value::Array(array)) => array.get(place)?.span(),
+        _ => None,
+    }
+}
+
+/// Where the last value in a reservation is that `wanted` says is the one.
+fn reservation_value(item: &Item, wanted: impl Fn(&str) -> bool) -> Option<std::ops::Range<usize>> {
+    reservations(item)
+        .flat_map(|reservation| reservation.iter())
+        .filter(|(_, value)| value.as_str().is_some_and(&wanted))
+        .filter_map(|(_, value)| value.span())
+        .last()
+}
+
+/// The reservations, in whichever of its two forms TOML has them.
+fn reservations(item: &Item) -> impl Iterator<Item = &dyn TableLike> {
+    let tables = item.as_array_of_tables().into_iter().flatten();
+    let inline = item.as_array().into_iter().flatten().filter_map(Value::as_inline_table);
+    tables.map(|table| table as &dyn TableLike).chain(inline.map(|table| table as &dyn TableLike))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: &str = r#"# the network of all guests
+name = "default"
+mode = "nat"
+bridge = "virbr0"
+subnet = "192.168.122.0/24"
+domain = "default.vnet"
+mtu = 1500
+
+[dhcp]
+range = "192.168.122.2-192.168.122.254"
+reservations = [
+  { mac = "52:54:00:00:00:01", ip = "192.168.122.9" },
+]
+
+"#;
+
+    fn wrong(from: &str, to: &str) -> String {
+        assert!(DEFAULT.contains(from));
+        parse(&DEFAULT.replace(from, to)).unwrap_err()
+    }
+
+    #[test]
+    fn what_fits_is_read() {
+        assert_eq!(parse(DEFAULT).unwrap().bridge.as_str(), "virbr0");
+    }
+
+    #[test]
+    fn what_is_no_toml_and_what_is_no_value_have_a_place() {
+        assert!(wrong("mtu = 1500", "mtu = ").contains("line 7, column 7"));
+        assert!(wrong("mtu = 1500", "mut = 1500").contains("line 7, column 1"));
+        assert!(wrong("\"nat\"", "\"net\"").contains("line 3, column 8"));
+    }
+
+    #[test]
+    fn what_contradicts_something_else_has_a_place() {
+        assert!(wrong("mtu = 1500", "mtu = 99").starts_with("line 7, column 7: an MTU of 99"));
+        let range = wrong("122.254", "123.254");
+        assert!(range.starts_with("line 10, column 9: the DHCP range"), "{range}");
+        let outside = wrong("192.168.122.9", "10.0.0.9");
+        assert!(
+            outside.starts_with("line 12, column 11: the reservation of 10.0.0.9"),
+            "{outside}"
+        );
+        let twice =
+            wrong(" },\n", " },\n  { mac = \"52:54:00:00:00:02\", ip = \"192.168.122.9\" },\n");
+        assert!(
+            twice.starts_with("line 13, column 37: 192.168.122.9 is reserved twice"),
+            "{twice}"
+        );
+        let short = wrong("[dhcp]\n", "[dhcp]\nlease_seconds = 1\n");
+        assert!(short.starts_with("line 10, column 17: a lease of 1"), "{short}");
+        let forward = wrong("]\n\n", "]\n\n[[forwards]]\nport = 80\ntarget = \"10.0.0.9\"\n");
+        assert!(forward.starts_with("line 15, column 1: 80/tcp to 10.0.0.9"), "{forward}");
+        let tables = wrong(
+            "reservations = [\n  { mac = \"52:54:00:00:00:01\", ip = \"192.168.122.9\" },\n]\n",
+            "[[dhcp.reservations]]\nmac = \"53:54:00:00:00:01\"\nip = \"192.168.122.9\"\n",
+        );
+        assert!(tables.starts_with("line 12, column 7: 53:54:00:00:00:01 is a group"), "{tables}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Services of a network whose definition changes while they run.
+
+use std::sync::PoisonError;
+
+use vnet_dhcp::{ConfigError, Server, ServerConfig, journal};
+use vnet_dns::Upstreams;
+use vnet_types::{MacAddr, Mode, NetworkDefinition};
+
+use super::{ServiceError, Services, dns};
+
+/// What a change of a definition asks of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceChange {
+    /// Nothing that they look at is different.
+    None,
+    /// They take it over between two requests; their sockets stay, and no request is lost.
+    Reconfigure,
+    /// Their sockets, or which of them there are, are others: they end and start anew. Leases are
+    /// read from the journal.
+    Restart,
+}
+
+impl ServiceChange {
+    /// What leads from the services of `old` to those of `new`.
+    pub(crate) fn between(old: &NetworkDefinition, new: &NetworkDefinition) -> Self {
+        let sockets = |network: &NetworkDefinition| {
+            let closed = network.mode == Mode::Hostonly;
+            (network.bridge.clone(), network.subnet, closed, network.dhcp.is_some())
+        };
+        if sockets(old) != sockets(new) {
+            return Self::Restart;
+        }
+        let served = |network: &NetworkDefinition| NetworkDefinition {
+            autostart: true,
+            uplink: None,
+            forwards: Vec::new(),
+            ..network.clone()
+        };
+        if served(old) == served(new) { Self::None } else { Self::Reconfigure }
+    }
+}
+
+/// Whether `network` can be served at all.
+///
+/// # Errors
+/// A value fits in no DHCP option.
+pub(crate) fn check(network: &NetworkDefinition) -> Result<(), ConfigError> {
+    match ServerConfig::for_network(network, MacAddr::BROADCAST) {
+        Some(config) => Server::new(config, []).map(drop),
+        None => Ok(()),
+    }
+}
+
+impl Services {
+    /// Takes over `network`, which [`ServiceChange::Reconfigure`] is enough for. Leases stay, and
+    /// those that do not fit any more are told so when they renew.
+    ///
+    /// # Errors
+    /// A value fits in no DHCP option; nothing has changed then.
+    pub(crate) fn reconfigure(
+        &self,
+        network: &NetworkDefinition,
+        upstreams: &Upstreams,
+    ) -> Result<(), ServiceError> {
+        if let Some((server, _)) = &self.dhcp {
+            let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+            let mac = server.config().server_mac;
+            if let Some(config) = ServerConfig::for_network(network, mac) {
+                let bridge = network.bridge.to_string();
+                server
+                    .reconfigure(config)
+                    .map_err(|source| ServiceError::Config { bridge, source })?;
+            }
+        }
+        self.dns.set_upstreams(dns::upstreams_of(network, upstreams));
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        zones.reconfigure(network.clone());
+        Ok(())
+    }
+
+    /// Puts the leases that there are now in place of the journal, so that what is of a subnet of
+    /// before is gone for good.
+    ///
+    /// # Errors
+    /// The journal cannot be written; it is as it was then.
+    pub(crate) async fn write_snapshot(&self) -> std::io::Result<()> {
+        if self.dhcp.is_none() {
+            return Ok(());
+        }
+        // Nothing is awaited between the look at the leases and the place in the writer's queue:
+        // a record that is appended later is of a lease that came later, or is there twice.
+        self.journal.replace(journal::snapshot(&self.leases())).await
+    }
+}
