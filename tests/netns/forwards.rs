@@ -392,7 +392,7 @@ fn a_dry_run_publishes_nothing() {
         changed.plan,
         [
             "note that the bridge virbr0 of default is ours",
-            "update nftables table inet vnet for virbr0 (nat 192.168.122.0/24, 1 forward)",
+            "update nftables tables inet vnet and bridge vnet for virbr0 (nat 192.168.122.0/24, 1 forward)",
             "let the host reach published ports on virbr0 at 127.0.0.1",
         ]
     );

@@ -1,6 +1,7 @@
 //! Networks on a real kernel, each test in network namespaces of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod antispoof;
 mod crash;
 mod dhcp_clients;
 mod edit;

@@ -102,7 +102,9 @@ impl ServerConfig {
             routes: Vec::new(),
             boot: None,
             ipv6_only_seconds: None,
-            identity: Identity::default(),
+            // Anybody may send anybody's identifier, and so take over its lease. The MAC address
+            // is what a guarded port is held to.
+            identity: if network.anti_spoofing { Identity::Hardware } else { Identity::ClientId },
             rapid_commit: true,
         })
     }

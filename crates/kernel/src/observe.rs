@@ -20,7 +20,7 @@ pub enum ObserveError {
     #[error("cannot read the host's links, addresses and routes")]
     Netlink(#[from] NetlinkError),
     /// The firewall.
-    #[error("cannot read the nftables table inet vnet")]
+    #[error("cannot read the nftables tables inet vnet and bridge vnet")]
     Nft(#[from] NftError),
     /// The number of the last change of the firewall.
     #[error("cannot ask nf_tables for its state: is the module nf_tables loaded?")]
@@ -71,14 +71,18 @@ impl Kernel {
         Ok(Observed { links, addresses, routes, ipv6, sysctls, firewall, ledger })
     }
 
-    async fn firewall_state(&mut self) -> Result<FirewallState, ObserveError> {
+    /// The state of our tables alone.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or nft is missing.
+    pub async fn firewall_state(&mut self) -> Result<FirewallState, ObserveError> {
         let generation = generation::current().map_err(ObserveError::Generation)?;
         if let Some(memory) = &self.table
             && memory.generation == generation
         {
             return Ok(memory.state());
         }
-        let Some(listing) = self.list_table().await? else {
+        let Some(listing) = self.list_tables().await? else {
             let firewall = Firewall::default();
             self.table = Some(TableMemory { firewall, generation, listing: None });
             return Ok(FirewallState::Absent);
@@ -95,7 +99,7 @@ impl Kernel {
         }
     }
 
-    /// Notes that our table holds `firewall` since now. `before` is the number of the last change
+    /// Notes that our tables hold `firewall` since now. `before` is the number of the last change
     /// before the transaction.
     pub(crate) fn remember_table(
         &mut self,
@@ -112,7 +116,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Does what makes the next request quicker: reads how nft prints our table, for later
+    /// Does what makes the next request quicker: reads how nft prints our tables, for later
     /// comparison, if that has not been done since the last change, and starts the next nft ahead.
     /// To be called when there is time.
     ///
@@ -125,7 +129,7 @@ impl Kernel {
             self.nft.prepare();
             return Ok(());
         }
-        let listing = self.list_table().await?;
+        let listing = self.list_tables().await?;
         let generation = generation::current().map_err(ObserveError::Generation)?;
         if let Some(memory) = &mut self.table
             && memory.generation == generation
@@ -136,17 +140,22 @@ impl Kernel {
         Ok(())
     }
 
-    async fn list_table(&mut self) -> Result<Option<Value>, ObserveError> {
-        match self.nft.run(&Firewall::list()).await {
-            Ok(text) => {
-                let listing = serde_json::from_str(&text).map_err(NftError::Output)?;
-                Ok(Some(normalised(listing)))
+    /// Both tables as nft prints them, null for one that isn't there; none if neither is.
+    async fn list_tables(&mut self) -> Result<Option<Value>, ObserveError> {
+        let mut listings = Vec::new();
+        for query in Firewall::list() {
+            match self.nft.run(&query).await {
+                Ok(text) => {
+                    let listing = serde_json::from_str(&text).map_err(NftError::Output)?;
+                    listings.push(normalised(listing));
+                }
+                Err(NftError::Refused(reason)) if reason.contains("No such file or directory") => {
+                    listings.push(Value::Null);
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(NftError::Refused(reason)) if reason.contains("No such file or directory") => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
         }
+        Ok(listings.iter().any(|listing| !listing.is_null()).then_some(Value::Array(listings)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one owner of netd's state. Requests are done one after another, each whole or not at all.
 
+mod guard;
 mod start_up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +21,10 @@ use vnet_tap::Tap;
 use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 
 use crate::failure::{chain, failed, invalid, no_network, refuse};
+use crate::guard::{Guard, serve as serve_guard};
 use crate::leases::LeaseWriter;
-use crate::services::{Services, unix_now};
-use crate::{forwards, network_view, reconcile, request, store};
+use crate::services::{Changes, Services, unix_now};
+use crate::{forwards, links, network_view, reconcile, request, store};
 
 /// What netd knows and does, for any number of askers.
 pub struct Shared {
@@ -35,6 +37,7 @@ pub(crate) struct Daemon {
     pub(crate) kernel: Kernel,
     pub(crate) writer: LeaseWriter,
     pub(crate) upstreams: Upstreams,
+    guard: Guard,
     /// As they are on disk, but for running ones: as they were when they were started.
     pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
     pub(crate) broken: Vec<BrokenDefinition>,
@@ -60,11 +63,13 @@ impl Shared {
         writer: LeaseWriter,
         upstreams: Upstreams,
     ) -> Result<Arc<Self>, ErrorBody> {
+        let (guard, requests) = Guard::new();
         let mut daemon = Daemon {
             paths,
             kernel,
             writer,
             upstreams,
+            guard,
             networks: BTreeMap::new(),
             broken: Vec::new(),
             running: BTreeMap::new(),
@@ -77,6 +82,10 @@ impl Shared {
         let shared =
             Arc::new_cyclic(|this| Self { daemon: Mutex::new(daemon), this: this.clone() });
         tokio::spawn(forwards::follow(Arc::downgrade(&shared), changed));
+        tokio::spawn(serve_guard(requests, Arc::downgrade(&shared)));
+        links::follow(Arc::downgrade(&shared)).map_err(|error| failed(&error))?;
+        // Ports that went while nobody looked.
+        shared.sweep_ports().await;
         Ok(shared)
     }
 
@@ -209,7 +218,9 @@ impl Shared {
         queues: u16,
     ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
         let alias = Alias::Port { network: network.clone(), domain, nic, mac };
-        self.daemon.lock().await.attach(network, alias, mac, queues).await
+        let result = self.daemon.lock().await.attach(network, alias, mac, queues).await;
+        self.settle();
+        result
     }
 
     /// The state of a port that was made before netd's last start.
@@ -458,12 +469,13 @@ impl Daemon {
         let tap =
             Tap::create(BRIDGE_PORT_PATTERN, queues.into()).map_err(|error| invalid(&error))?;
         let port = tap.name().clone();
-        let mut steps = vec![Operation::SetAlias { link: port.clone(), alias }];
+        let mut steps = vec![Operation::SetAlias { link: port.clone(), alias: alias.clone() }];
         // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
         if observed.ipv6 {
             steps.push(Operation::DisableIpv6 { link: port.clone() });
         }
         steps.push(Operation::SetMtu { link: port.clone(), mtu: definition.mtu });
+        self.guard_port(&port, &alias, observed).await?;
         steps.push(Operation::Enslave { port: port.clone(), bridge: definition.bridge });
         steps.push(Operation::SetUp { link: port.clone() });
         for step in steps {
@@ -556,10 +568,15 @@ impl Daemon {
         let link = observed.links.get(network.bridge.as_str());
         let mac = link.and_then(|link| link.mac).unwrap_or_else(|| free_mac(&network, observed));
         let journal = self.writer.journal(self.paths.leases(name));
-        let services =
-            Services::start(&network, mac, journal, &self.upstreams, &self.leases_changed)
-                .await
-                .map_err(|error| failed(&error))?;
+        let services = Services::start(
+            &network,
+            mac,
+            journal,
+            &self.upstreams,
+            Changes { leases: &self.leases_changed, guard: &self.guard },
+        )
+        .await
+        .map_err(|error| failed(&error))?;
         self.running.insert(name.clone(), services);
         Ok(())
     }

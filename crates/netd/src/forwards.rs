@@ -92,6 +92,7 @@ impl Daemon {
             .definitions_of(names)
             .map(|network| (network.name.clone(), self.addresses(network, observed)))
             .collect();
+        desired.leases = names.iter().map(|name| (name.clone(), self.leased(name))).collect();
         desired
     }
 
@@ -138,7 +139,7 @@ impl Daemon {
             return Ok(());
         }
         let observed = self.observe(Routes::Skip).await?;
-        let firewall = self.desired(&running, &observed).firewall();
+        let firewall = self.desired(&running, &observed).firewall(&observed);
         if observed.firewall == FirewallState::Holds(firewall) {
             return Ok(());
         }

@@ -59,6 +59,7 @@ pub(crate) fn complete(
         uplink: request.uplink,
         mtu: request.mtu.unwrap_or(DEFAULT_MTU),
         autostart: true,
+        anti_spoofing: true,
         dhcp,
         dns: Dns::default(),
         forwards: Vec::new(),

@@ -171,7 +171,7 @@ fn route_loopback(on: bool, desired: &Desired, observed: &Observed, plan: &mut P
 }
 
 fn firewall(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let firewall = desired.firewall();
+    let firewall = desired.firewall(observed);
     match (&observed.firewall, firewall.is_empty()) {
         (FirewallState::Absent, true) => {}
         (_, true) => plan.push(Operation::RemoveFirewall),
@@ -182,6 +182,14 @@ fn firewall(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         (FirewallState::Absent, false) => plan.push(Operation::InstallFirewall { firewall }),
         (FirewallState::Altered, false) => plan.push(Operation::ReplaceFirewall { firewall }),
     }
+}
+
+/// That part of [`diff`] that is about the firewall.
+#[must_use]
+pub fn diff_firewall(desired: &Desired, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    firewall(desired, observed, &mut plan);
+    plan
 }
 
 fn forwarding(desired: &Desired, observed: &Observed, plan: &mut Plan) {

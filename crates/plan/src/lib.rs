@@ -25,8 +25,8 @@ mod operation;
 
 pub use alias::{Alias, BRIDGE_PORT_PATTERN};
 pub use choose::{ChooseError, Clash, clashes, free_bridge, free_mac, free_subnet};
-pub use desired::Desired;
-pub use diff::{Conflict, conflicts, diff};
+pub use desired::{Desired, Leased, allowed};
+pub use diff::{Conflict, conflicts, diff, diff_firewall};
 pub use firewall::{Firewall, FirewallState, Transaction};
 pub use forward::{Addresses, Tenant, addresses};
 pub use ledger::{BridgeClaim, Ledger};

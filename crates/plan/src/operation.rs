@@ -104,24 +104,24 @@ pub enum Operation {
     RestoreForwarding,
     /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
     ForgetForwarding,
-    /// Make our table, where there is none, in one transaction.
+    /// Make our tables, where there are none, in one transaction.
     InstallFirewall {
-        /// What it is to hold.
+        /// What they are to hold.
         firewall: Firewall,
     },
-    /// Put our table in place of the one that is there, in one transaction.
+    /// Put our tables in place of those that are there, in one transaction.
     ReplaceFirewall {
-        /// What it is to hold.
+        /// What they are to hold.
         firewall: Firewall,
     },
-    /// Change the elements of our table, in one transaction.
+    /// Change the elements of our tables, in one transaction.
     UpdateFirewall {
-        /// What it holds.
+        /// What they hold.
         from: Firewall,
-        /// What it is to hold.
+        /// What they are to hold.
         to: Firewall,
     },
-    /// Remove our table.
+    /// Remove our tables.
     RemoveFirewall,
 }
 
@@ -196,15 +196,15 @@ impl fmt::Display for Operation {
             Self::RestoreForwarding => f.write_str("put IPv4 forwarding back as it was found"),
             Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
             Self::InstallFirewall { firewall } => {
-                write!(f, "install nftables table inet vnet for {firewall}")
+                write!(f, "install nftables tables inet vnet and bridge vnet for {firewall}")
             }
             Self::ReplaceFirewall { firewall } => {
-                write!(f, "replace nftables table inet vnet for {firewall}")
+                write!(f, "replace nftables tables inet vnet and bridge vnet for {firewall}")
             }
             Self::UpdateFirewall { to, .. } => {
-                write!(f, "update nftables table inet vnet for {to}")
+                write!(f, "update nftables tables inet vnet and bridge vnet for {to}")
             }
-            Self::RemoveFirewall => f.write_str("remove nftables table inet vnet"),
+            Self::RemoveFirewall => f.write_str("remove nftables tables inet vnet and bridge vnet"),
         }
     }
 }

@@ -22,6 +22,15 @@ struct Model {
 }
 
 impl Model {
+    /// With a guest on one of the networks, whose port is there before and after.
+    fn with_guest() -> Self {
+        let mut model = Self::with_uplink();
+        let tap = link(9, LinkKind::Tun, "52:54:00:00:00:09");
+        let alias = Some("vnet:net1:web:0:52-54-00-00-00-01".to_owned());
+        model.state.links.insert("vtap0".into(), Link { alias, ..tap });
+        model
+    }
+
     fn with_uplink() -> Self {
         let mut state = Observed { ipv6: true, ..Observed::default() };
         state.links.insert("eth0".into(), link(2, LinkKind::Other, "02:00:00:00:00:01"));
@@ -175,6 +184,7 @@ fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> Network
         uplink: None,
         mtu,
         autostart: true,
+        anti_spoofing: true,
         dhcp: None,
         dns: Dns::default(),
         forwards: Vec::new(),
@@ -194,7 +204,7 @@ fn desired(networks: Vec<NetworkDefinition>, observed: &Observed) -> Desired {
             (number % 2 == 0).then(|| (name.clone(), BTreeMap::from([web])))
         };
     let addresses = networks.iter().enumerate().filter_map(address).collect();
-    Desired { networks, addresses }
+    Desired { networks, addresses, ..Desired::default() }
 }
 
 fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
@@ -287,7 +297,7 @@ fn the_first_network_in_words() {
   4. keep IPv6 off virbr0
   5. set virbr0 mtu 1500
   6. add address 192.168.122.1/24 to virbr0
-  7. install nftables table inet vnet for virbr0 (nat 192.168.122.0/24)
+  7. install nftables tables inet vnet and bridge vnet for virbr0 (nat 192.168.122.0/24)
   8. note the present settings of IPv4 forwarding
   9. turn on IPv4 forwarding
  10. forward what comes from virbr0
@@ -387,4 +397,21 @@ fn a_bridge_is_known_by_its_label_when_the_ledger_is_lost() {
     kernel.state.ledger.bridges.clear();
     kernel.run(&diff(&Desired::default(), &kernel.state).unwrap());
     assert!(!kernel.state.links.contains_key("virbr0"));
+}
+
+proptest! {
+    #[test]
+    fn a_guest_is_guarded_while_it_is_on_a_bridge(steps in prop::collection::vec(networks(), 1..4)) {
+        let mut kernel = Model::with_guest();
+        for networks in steps {
+            let desired = desired(networks, &kernel.state);
+            for operation in diff(&desired, &kernel.state).unwrap().operations {
+                kernel.apply(&operation);
+                let FirewallState::Holds(firewall) = &kernel.state.firewall else { continue };
+                let enslaved = kernel.state.links["vtap0"].master.is_some();
+                prop_assert!(!enslaved || firewall.to_string().contains("vtap0"));
+            }
+            prop_assert_eq!(diff(&desired, &kernel.state).unwrap(), Plan::default());
+        }
+    }
 }

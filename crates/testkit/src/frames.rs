@@ -188,12 +188,8 @@ pub fn bpdu(from: MacAddr) -> Vec<u8> {
 /// hour, without a prefix, from a link-local address made of `from`.
 #[must_use]
 pub fn router_advertisement(from: MacAddr) -> Vec<u8> {
-    let [a, b, c, d, e, g] = from.octets();
-    // RFC 4291 appendix A: modified EUI-64.
-    let id = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, g]);
-    let source = Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(id));
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    let mut message = [
+    let message = [
         &[134, 0, 0, 0, 64, 0][..],
         &1800_u16.to_be_bytes(),
         &[0; 8],
@@ -202,27 +198,58 @@ pub fn router_advertisement(from: MacAddr) -> Vec<u8> {
         &from.octets(),
     ]
     .concat();
-    let length = length(message.len());
+    icmpv6((MacAddr([0x33, 0x33, 0, 0, 0, 1]), all_nodes), (from, link_local(from)), &message)
+}
+
+/// The link-local address made of `mac` (RFC 4291 appendix A: modified EUI-64).
+#[must_use]
+pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, g] = mac.octets();
+    let id = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, g]);
+    Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(id))
+}
+
+/// A frame with an ICMPv6 message, whose checksum is filled in.
+#[must_use]
+pub fn icmpv6(to: (MacAddr, Ipv6Addr), from: (MacAddr, Ipv6Addr), message: &[u8]) -> Vec<u8> {
+    ipv6(to, from, 58, &icmpv6_message(to.1, from.1, message))
+}
+
+/// An ICMPv6 message between these two with its checksum filled in.
+#[must_use]
+pub fn icmpv6_message(to: Ipv6Addr, from: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
     let pseudo = [
-        &source.octets()[..],
-        &all_nodes.octets(),
-        &u32::from(length).to_be_bytes(),
+        &from.octets()[..],
+        &to.octets(),
+        &u32::from(length(message.len())).to_be_bytes(),
         &[0, 0, 0, 58],
         &message,
     ]
     .concat();
     message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
-    // RFC 4861 §6.1.2: the hop limit is 255, or the receiver drops it.
+    message
+}
+
+/// A frame with an IPv6 packet: `payload` begins with the header that `next` says.
+#[must_use]
+pub fn ipv6(
+    (to_mac, to): (MacAddr, Ipv6Addr),
+    (from_mac, from): (MacAddr, Ipv6Addr),
+    next: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    // RFC 4861 §6.1.2: the hop limit is 255, or the receiver drops what is neighbour discovery.
     let packet = [
         &[0x60, 0, 0, 0][..],
-        &length.to_be_bytes(),
-        &[58, 255],
-        &source.octets(),
-        &all_nodes.octets(),
-        &message,
+        &length(payload.len()).to_be_bytes(),
+        &[next, 255],
+        &from.octets(),
+        &to.octets(),
+        payload,
     ]
     .concat();
-    ethernet(MacAddr([0x33, 0x33, 0, 0, 0, 1]), from, IPV6, &packet)
+    ethernet(to_mac, from_mac, IPV6, &packet)
 }
 
 /// A DHCP message of a client or a server (RFC 2131 §2), as raw as a test wants it.
@@ -396,7 +423,9 @@ fn ipv4_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
     Some(octets.into())
 }
 
-fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+/// An IPv4 packet.
+#[must_use]
+pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = length(20 + payload.len());
     let mut packet = [
         &[0x45, 0][..],

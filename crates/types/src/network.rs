@@ -56,6 +56,9 @@ pub struct NetworkDefinition {
     /// Whether netd starts it when it starts itself.
     #[serde(default = "yes")]
     pub autostart: bool,
+    /// Whether a guest can send only from its own addresses, and no server's messages.
+    #[serde(default = "yes")]
+    pub anti_spoofing: bool,
     /// What its guests get by DHCP; no DHCP where this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Dhcp>,
@@ -322,6 +325,7 @@ mod tests {
             uplink: None,
             mtu: 1500,
             autostart: true,
+            anti_spoofing: true,
             dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
             dns: Dns::default(),
             forwards: vec![],

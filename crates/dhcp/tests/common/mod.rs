@@ -48,6 +48,7 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
         uplink: None,
         mtu: 1500,
         autostart: true,
+        anti_spoofing: false,
         dhcp: Some(Dhcp {
             range: "192.168.122.2-192.168.122.254".parse().unwrap(),
             lease_seconds: LEASE,

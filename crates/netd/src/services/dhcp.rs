@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
+use vnet_dhcp::frame::Received;
 use vnet_dhcp::{Decision, Event, Lease, Now, Server, frame, journal};
 use vnet_types::{NetworkDefinition, NetworkName};
 
 use super::dns::Zones;
 use super::packet::{MAX_FRAME, PacketSocket};
 use super::{ServiceError, unix_now};
+use crate::guard;
 use crate::leases::Journal;
 
 /// Frames that are answered in one round, at most: what a flush may hold up.
@@ -61,6 +63,8 @@ pub(crate) struct Service {
     journal: Journal,
     records: usize,
     zones: Arc<Mutex<Zones>>,
+    /// None where ports are not guarded.
+    guard: Option<guard::Leases>,
 }
 
 /// What one round of frames has led to.
@@ -71,6 +75,8 @@ struct Round {
     /// Replies that may leave at once, and those that wait for the flush.
     now: Vec<Vec<u8>>,
     later: Vec<Vec<u8>>,
+    /// Whether the guard must hear of a record before the replies leave.
+    guard: bool,
 }
 
 impl Service {
@@ -80,10 +86,11 @@ impl Service {
         journal: Journal,
         records: usize,
         zones: Arc<Mutex<Zones>>,
+        guard: Option<guard::Leases>,
     ) -> io::Result<Self> {
         let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
         let network = network.name.clone();
-        Ok(Self { network, socket, server, journal, records, zones })
+        Ok(Self { network, socket, server, journal, records, zones, guard })
     }
 
     /// Serves until it is aborted, or the bridge is gone.
@@ -122,7 +129,14 @@ impl Service {
             return Ok(());
         }
         self.records += round.count;
-        match self.journal.append(round.records).await {
+        // A guest may use its address as soon as it has the ACK.
+        let guarded = self.guard.as_ref().filter(|_| round.guard).map(guard::Leases::refresh);
+        let (stored, _) = tokio::join!(self.journal.append(round.records), async {
+            if let Some(guarded) = guarded {
+                guarded.await;
+            }
+        });
+        match stored {
             Ok(()) => self.send(&round.later),
             // No ACK without its record: the clients ask again.
             Err(error) => {
@@ -151,12 +165,25 @@ impl Service {
                     continue;
                 }
             };
+            if self.guard.is_some() && !speaks_for_itself(&received) {
+                tracing::debug!(
+                    "network {}: a message of {} for another card is ignored",
+                    self.network,
+                    received.src_mac
+                );
+                continue;
+            }
             let mut reply = Vec::new();
             let outcome = self.server().handle(now(), &received, &mut reply);
             log(&self.network, &outcome.event);
             round.count += outcome.persist.len();
             for record in &outcome.persist {
                 journal::encode(&mut round.records, record);
+            }
+            if let (Decision::Acked { ip, .. }, Some(guard)) =
+                (&outcome.event.decision, &mut self.guard)
+            {
+                round.guard |= guard.note(*ip, outcome.event.mac);
             }
             if !reply.is_empty() {
                 let replies =
@@ -178,7 +205,11 @@ impl Service {
     fn publish(&mut self) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-        zones.publish(server.leases(), unix_now());
+        let now = unix_now();
+        zones.publish(server.leases(), now);
+        if let Some(guard) = &mut self.guard {
+            guard.compare(server.leases(), now);
+        }
     }
 
     async fn compact(&mut self) {
@@ -200,6 +231,14 @@ impl Service {
     fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a message is about the card that sent it (RFC 2131 §2, `chaddr`), or came through a
+/// relay, which a guarded port cannot be.
+fn speaks_for_itself(received: &Received<'_>) -> bool {
+    let relay = received.payload.get(24..28);
+    relay.is_some_and(|relay| relay != [0; 4])
+        || received.payload.get(28..34) == Some(&received.src_mac.octets())
 }
 
 /// The time on both clocks that the server asks for.

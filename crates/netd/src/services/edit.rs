@@ -25,7 +25,8 @@ impl ServiceChange {
     pub(crate) fn between(old: &NetworkDefinition, new: &NetworkDefinition) -> Self {
         let sockets = |network: &NetworkDefinition| {
             let closed = network.mode == Mode::Hostonly;
-            (network.bridge.clone(), network.subnet, closed, network.dhcp.is_some())
+            let dhcp = network.dhcp.is_some();
+            (network.bridge.clone(), network.subnet, closed, dhcp, network.anti_spoofing)
         };
         if sockets(old) != sockets(new) {
             return Self::Restart;

@@ -5,16 +5,20 @@ mod dns;
 mod edit;
 mod packet;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use vnet_dhcp::{ClientKey, Identity};
 use vnet_dns::{DnsServer, Upstreams};
+use vnet_plan::Leased;
 use vnet_types::{MacAddr, NetworkDefinition};
 
 pub(crate) use edit::{ServiceChange, check};
 
+use crate::guard::{self, Guard};
 use crate::leases::Journal;
 
 /// The services of one network. They run until [`Services::stop`].
@@ -54,6 +58,15 @@ pub(crate) enum ServiceError {
     },
 }
 
+/// Who hears of leases that change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changes<'a> {
+    /// Forwards, which follow names.
+    pub(crate) leases: &'a Arc<Notify>,
+    /// The guard of ports, before a guest hears of it itself.
+    pub(crate) guard: &'a Guard,
+}
+
 impl Services {
     /// Starts DHCP and DNS for `network`, whose bridge is up and has the address `mac`. `changed`
     /// is told whenever a lease may have changed.
@@ -62,21 +75,29 @@ impl Services {
         mac: MacAddr,
         journal: Journal,
         upstreams: &Upstreams,
-        changed: &Arc<Notify>,
+        changes: Changes<'_>,
     ) -> Result<Self, ServiceError> {
         let dns = dns::start(network, upstreams)?;
-        let zones =
-            Arc::new(Mutex::new(dns::Zones::new(network.clone(), dns.clone(), changed.clone())));
+        let zones = dns::Zones::new(network.clone(), dns.clone(), changes.leases.clone());
+        let zones = Arc::new(Mutex::new(zones));
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
             return Ok(Self { dhcp: None, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
-        let (leases, records) = dhcp::load(&journal).await?;
+        let (mut leases, records) = dhcp::load(&journal).await?;
+        if config.identity == Identity::Hardware {
+            // Some may stem from before the network was guarded.
+            leases.values_mut().for_each(|lease| lease.client = ClientKey::Mac(lease.mac));
+        }
         let server = vnet_dhcp::Server::new(config, leases.into_values())
             .map_err(|source| ServiceError::Config { bridge: bridge.clone(), source })?;
         let server = Arc::new(Mutex::new(server));
+        let guard = network
+            .anti_spoofing
+            .then(|| guard::Leases::new(network.name.clone(), changes.guard.clone()));
+        let (journal_too, zones_too) = (journal.clone(), zones.clone());
         let service =
-            dhcp::Service::open(network, server.clone(), journal.clone(), records, zones.clone())
+            dhcp::Service::open(network, server.clone(), journal_too, records, zones_too, guard)
                 .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         let dhcp = Some((server, tokio::spawn(service.run())));
         Ok(Self { dhcp, journal, zones, dns })
@@ -87,6 +108,13 @@ impl Services {
         self.dhcp.as_ref().map_or_else(Vec::new, |(server, _)| {
             server.lock().unwrap_or_else(PoisonError::into_inner).leases().cloned().collect()
         })
+    }
+
+    /// The leases that run at `now` in Unix seconds.
+    pub(crate) fn leased(&self, now: u64) -> Leased {
+        let Some((server, _)) = &self.dhcp else { return Leased::new() };
+        let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        leased(server.leases(), now)
     }
 
     /// How many leases are bound.
@@ -110,6 +138,17 @@ impl Services {
             dns.stop().await;
         }
     }
+}
+
+/// The leases in the journal at `path` that run at `now` in Unix seconds: those of a network that
+/// is not up yet. A journal that cannot be read is reported when the network's services start.
+pub(crate) fn stored_leases(path: &Path, now: u64) -> Leased {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    leased(vnet_dhcp::journal::replay(&bytes).leases.values(), now)
+}
+
+fn leased<'a>(leases: impl Iterator<Item = &'a vnet_dhcp::Lease>, now: u64) -> Leased {
+    leases.filter(|lease| lease.is_live(now)).map(|lease| (lease.mac, lease.ip)).collect()
 }
 
 /// Unix seconds.

@@ -236,7 +236,7 @@ fn meta(key: MetaKey) -> Expression<'static> {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
 
-fn iifname() -> Expression<'static> {
+pub(super) fn iifname() -> Expression<'static> {
     meta(MetaKey::Iifname)
 }
 
@@ -279,11 +279,14 @@ fn loopback() -> Expression<'static> {
     prefix("127.0.0.0", 8)
 }
 
-fn concat(first: Expression<'static>, second: Expression<'static>) -> Expression<'static> {
+pub(super) fn concat(
+    first: Expression<'static>,
+    second: Expression<'static>,
+) -> Expression<'static> {
     Expression::Named(NamedExpression::Concat(vec![first, second]))
 }
 
-fn set(name: &str) -> Expression<'static> {
+pub(super) fn set(name: &str) -> Expression<'static> {
     Expression::String(format!("@{name}").into())
 }
 
@@ -291,7 +294,7 @@ fn vmap(key: Expression<'static>, map: &str) -> Statement<'static> {
     Statement::VerdictMap(VerdictMap { key, data: set(map) })
 }
 
-fn matches(
+pub(super) fn matches(
     left: Expression<'static>,
     op: Operator,
     right: Expression<'static>,
@@ -299,15 +302,15 @@ fn matches(
     Statement::Match(Match { left, right, op })
 }
 
-fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+pub(super) fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
     matches(left, Operator::EQ, right)
 }
 
-fn is_not(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+pub(super) fn is_not(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
     matches(left, Operator::NEQ, right)
 }
 
-fn accept() -> Statement<'static> {
+pub(super) fn accept() -> Statement<'static> {
     Statement::Accept(Some(Accept {}))
 }
 

@@ -10,7 +10,7 @@ use nftables::schema::{Element, Map, NfListObject, Set, SetFlag, SetType, SetTyp
 use nftables::stmt::JumpTarget;
 use vnet_types::{IfName, Mode, Subnet};
 
-use super::{FAMILY, Firewall, Published, TABLE};
+use super::{FAMILY, Published, TABLE, Zone};
 
 /// All our bridges.
 pub(super) const BRIDGES: &str = "bridges";
@@ -71,13 +71,13 @@ fn endpoint() -> SetTypeValue<'static> {
     )
 }
 
-/// The elements of `firewall`, each under a key that stands for its set and its content.
-pub(super) fn of(firewall: &Firewall) -> BTreeMap<String, NfListObject<'static>> {
+/// The elements of `zones`, each under a key that stands for its set and its content.
+pub(super) fn of(zones: &BTreeMap<IfName, Zone>) -> BTreeMap<String, NfListObject<'static>> {
     let mut all = BTreeMap::new();
     let mut add = |name: &'static str, content: String, value: Expression<'static>| {
         all.insert(format!("{name} {content}"), element(name, value));
     };
-    for (bridge, zone) in &firewall.0 {
+    for (bridge, zone) in zones {
         let subnet = zone.subnet;
         add(BRIDGES, bridge.to_string(), text(bridge));
         add(INSIDE, bridge.to_string(), concat([text(bridge), text(bridge)]));

@@ -1,11 +1,14 @@
-//! Our one nftables table, `inet vnet`: what it is to hold, and the transactions that make it so.
+//! Our nftables tables, `inet vnet` and `bridge vnet`: what they are to hold, and the transactions
+//! that make it so, each over both at once.
 //!
-//! Its chains are the same whatever networks there are ([`chains`]); a network is a few elements
-//! of its sets and verdict maps ([`elements`]). So a packet costs the same with one network as
-//! with a thousand, and a change adds and removes elements without a look at the rules.
+//! Their chains are the same whatever networks and ports there are ([`chains`], [`guard`]); a
+//! network or a port is a few elements of sets and verdict maps ([`elements`]). So a packet costs
+//! the same with one network as with a thousand, and a change adds and removes elements without a
+//! look at the rules.
 
 mod chains;
 mod elements;
+mod guard;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +19,9 @@ use nftables::types::NfFamily;
 use serde_json::Value;
 use vnet_types::{IfName, Listen, Mode, Subnet};
 
-/// The name of our table, in the family `inet`.
+pub use guard::{Allowed, Port};
+
+/// The name of our tables, in the families `inet` and `bridge`.
 pub const TABLE: &str = "vnet";
 
 const FAMILY: NfFamily = NfFamily::INet;
@@ -45,54 +50,83 @@ pub struct Published {
     pub first: u16,
 }
 
-/// What our table is to hold: the networks by bridge.
+/// What our tables are to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Firewall(BTreeMap<IfName, Zone>);
+pub struct Firewall {
+    /// The networks by bridge.
+    zones: BTreeMap<IfName, Zone>,
+    /// The ports that are guarded.
+    ports: BTreeMap<IfName, Port>,
+}
 
-/// What is known of our table in the kernel.
+/// What is known of our tables in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum FirewallState {
-    /// There is none.
+    /// There are none.
     #[default]
     Absent,
-    /// It is as we left it.
+    /// They are as we left them.
     Holds(Firewall),
-    /// There is one, and we cannot say what it holds: somebody has changed it, or it stems from
-    /// before our start.
+    /// There is one at least, and we cannot say what it holds: somebody has changed it, or it
+    /// stems from before our start.
     Altered,
 }
 
 impl Firewall {
-    /// Whether there is no network, and so no need for a table.
+    /// The same networks with these guarded ports.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn with_ports(self, ports: BTreeMap<IfName, Port>) -> Self {
+        Self { ports, ..self }
     }
 
-    /// The transaction that makes the table. It fails if there is one.
+    /// The same with other addresses for those ports for which `allowed` has any.
+    #[must_use]
+    pub fn with_allowed(mut self, allowed: impl Fn(&Port) -> Option<Allowed>) -> Self {
+        for port in self.ports.values_mut() {
+            if let Some(addresses) = allowed(port) {
+                port.addresses = addresses;
+            }
+        }
+        self
+    }
+
+    /// Whether there is no network, and so no need for tables.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.zones.is_empty()
+    }
+
+    /// The transaction that makes the tables. It fails if there is one.
     #[must_use]
     pub fn install(&self) -> Transaction {
         Transaction::new(self.build().collect())
     }
 
-    /// The transaction that puts the table in place of the one that is there. No packet sees a
+    /// The transaction that puts the tables in place of those that are there. No packet sees a
     /// state between the two. It takes longer than [`Firewall::install`]: after a delete, the
     /// kernel lets nft go only when no processor looks at the old rules any more.
     #[must_use]
     pub fn replace(&self) -> Transaction {
-        Transaction::new(std::iter::once(NfCmd::Delete(table())).chain(self.build()).collect())
+        Transaction::new(removal().chain(self.build()).collect())
     }
 
     fn build(&self) -> impl Iterator<Item = NfCmd<'static>> {
         let parts = elements::sets().into_iter().chain(chains::chains());
-        let parts = parts.chain(elements::of(self).into_values());
-        std::iter::once(NfCmd::Create(table())).chain(parts.map(NfCmd::Add))
+        let parts = parts.chain(guard::sets()).chain(guard::chains());
+        let parts = parts.chain(self.elements().into_values());
+        tables().map(NfCmd::Create).into_iter().chain(parts.map(NfCmd::Add))
     }
 
-    /// The transaction that turns a table which holds `self` into one that holds `to`.
+    fn elements(&self) -> BTreeMap<String, NfListObject<'static>> {
+        let mut all = elements::of(&self.zones);
+        all.extend(guard::elements(&self.ports));
+        all
+    }
+
+    /// The transaction that turns tables which hold `self` into ones that hold `to`.
     #[must_use]
     pub fn update(&self, to: &Self) -> Transaction {
-        let (before, after) = (elements::of(self), elements::of(to));
+        let (before, after) = (self.elements(), to.elements());
         let gone = before.iter().filter(|(key, _)| !after.contains_key(*key));
         let new = after.iter().filter(|(key, _)| !before.contains_key(*key));
         let delete = gone.map(|(_, element)| NfCmd::Delete(element.clone()));
@@ -100,21 +134,28 @@ impl Firewall {
         Transaction::new(delete.chain(add).collect())
     }
 
-    /// The transaction that removes the table.
+    /// The transaction that removes the tables.
     #[must_use]
     pub fn remove() -> Transaction {
-        Transaction::new(vec![NfCmd::Delete(table())])
+        Transaction::new(removal().collect())
     }
 
-    /// The query for all that the table holds.
+    /// The queries for all that the tables hold, one a table.
     #[must_use]
-    pub fn list() -> Transaction {
-        Transaction::new(vec![NfCmd::List(table())])
+    pub fn list() -> [Transaction; 2] {
+        tables().map(|table| Transaction::new(vec![NfCmd::List(table)]))
     }
 }
 
-fn table() -> NfListObject<'static> {
-    NfListObject::Table(Table { family: FAMILY, name: TABLE.into(), handle: None })
+/// Removes the tables, whether there are both or one or none: to add one that is there is nothing.
+fn removal() -> impl Iterator<Item = NfCmd<'static>> {
+    let add = tables().map(NfCmd::Add).into_iter();
+    add.chain(tables().map(NfCmd::Delete))
+}
+
+fn tables() -> [NfListObject<'static>; 2] {
+    [FAMILY, guard::FAMILY]
+        .map(|family| NfListObject::Table(Table { family, name: TABLE.into(), handle: None }))
 }
 
 /// A transaction, in the JSON that `nft -j -f -` reads.
@@ -153,13 +194,13 @@ fn declare_verdicts(mut command: Value) -> Value {
 
 impl FromIterator<(IfName, Zone)> for Firewall {
     fn from_iter<I: IntoIterator<Item = (IfName, Zone)>>(zones: I) -> Self {
-        Self(zones.into_iter().collect())
+        Self { zones: zones.into_iter().collect(), ports: BTreeMap::new() }
     }
 }
 
 impl fmt::Display for Firewall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (bridge, zone)) in self.0.iter().enumerate() {
+        for (number, (bridge, zone)) in self.zones.iter().enumerate() {
             let comma = if number > 0 { ", " } else { "" };
             write!(f, "{comma}{bridge} ({} {}", zone.mode, zone.subnet)?;
             match zone.published.len() {
@@ -167,6 +208,9 @@ impl fmt::Display for Firewall {
                 1 => f.write_str(", 1 forward)")?,
                 several => write!(f, ", {several} forwards)")?,
             }
+        }
+        for (name, port) in &self.ports {
+            write!(f, ", {name} ({port})")?;
         }
         Ok(())
     }
@@ -224,7 +268,7 @@ mod tests {
     fn publishing(listen: &str, to: [u8; 4], first: u16) -> Firewall {
         let mut firewall = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
         let published = Published { listen: listen.parse().unwrap(), to: to.into(), first };
-        firewall.0.values_mut().for_each(|zone| zone.published.push(published.clone()));
+        firewall.zones.values_mut().for_each(|zone| zone.published.push(published.clone()));
         firewall
     }
 

@@ -1,0 +1,94 @@
+//! Which ports are guarded, and with which addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vnet_api::model::ErrorBody;
+use vnet_kernel::Routes;
+use vnet_plan::{
+    Alias, FirewallState, Leased, Link, LinkKind, Observed, Operation, allowed, diff_firewall,
+};
+use vnet_types::{IfName, NetworkName};
+
+use super::{Daemon, Shared};
+use crate::failure::failed;
+use crate::services::{self, unix_now};
+
+impl Shared {
+    /// Has the ports of these networks guarded by the leases that run now.
+    pub(crate) async fn guard_leases(&self, networks: &BTreeSet<NetworkName>) {
+        if let Err(error) = self.daemon.lock().await.guard_leases(networks).await {
+            tracing::error!("guests may not be able to use their addresses: {}", error.message);
+        }
+    }
+
+    /// Strikes off the guard what is no port any more.
+    pub(crate) async fn sweep_ports(&self) {
+        if let Err(error) = self.daemon.lock().await.sweep_ports().await {
+            tracing::warn!("ports that are gone are still guarded: {}", error.message);
+        }
+    }
+}
+
+impl Daemon {
+    /// The running leases of a network; of one that is not up yet, those that it will have.
+    pub(crate) fn leased(&self, network: &NetworkName) -> Leased {
+        let now = unix_now();
+        match self.running.get(network) {
+            Some(services) => services.leased(now),
+            None => services::stored_leases(&self.paths.leases(network), now),
+        }
+    }
+
+    async fn guard_leases(&mut self, networks: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+        let state = self.kernel.firewall_state().await.map_err(|error| failed(&error))?;
+        let FirewallState::Holds(from) = state else { return self.sweep_ports().await };
+        let leases: BTreeMap<_, _> =
+            networks.iter().map(|network| (network, self.leased(network))).collect();
+        let to = from.clone().with_allowed(|port| {
+            let (definition, leased) =
+                (self.networks.get(&port.network)?, leases.get(&port.network)?);
+            Some(allowed(definition, leased, port.mac))
+        });
+        if to == from {
+            return Ok(());
+        }
+        let update = Operation::UpdateFirewall { from, to };
+        self.kernel.execute(&update).await.map_err(|error| failed(&error))
+    }
+
+    async fn sweep_ports(&mut self) -> Result<(), ErrorBody> {
+        let observed = self.observe(Routes::Skip).await?;
+        self.firewall_for(&observed).await
+    }
+
+    /// Has `port`, which is there and about to go on its bridge, guarded.
+    pub(super) async fn guard_port(
+        &mut self,
+        port: &IfName,
+        alias: &Alias,
+        mut observed: Observed,
+    ) -> Result<(), ErrorBody> {
+        let link = Link {
+            index: 0,
+            kind: LinkKind::Tun,
+            mac: None,
+            up: false,
+            mtu: 0,
+            master: None,
+            alias: Some(alias.to_string()),
+            ipv6_disabled: true,
+            route_localnet: false,
+            forwarding: false,
+        };
+        observed.links.insert(port.to_string(), link);
+        self.firewall_for(&observed).await
+    }
+
+    async fn firewall_for(&mut self, observed: &Observed) -> Result<(), ErrorBody> {
+        let desired = self.desired(&self.up(), observed);
+        for operation in &diff_firewall(&desired, observed).operations {
+            self.kernel.execute(operation).await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+}

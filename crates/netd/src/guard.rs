@@ -1,0 +1,117 @@
+//! The guard of ports in step with leases: a guest may use an address from its ACK on, and may no
+//! longer when the lease has ended.
+//!
+//! All that ask while a transaction is under way share the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use vnet_dhcp::Lease;
+use vnet_types::{MacAddr, NetworkName};
+
+use crate::daemon::Shared;
+
+/// How long nobody must have asked until there is time for what makes the next request quick.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Where to ask that the guard be brought in step.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard(mpsc::UnboundedSender<Job>);
+
+/// The requests that wait.
+#[derive(Debug)]
+pub(crate) struct Requests(mpsc::UnboundedReceiver<Job>);
+
+#[derive(Debug)]
+struct Job {
+    network: NetworkName,
+    done: oneshot::Sender<()>,
+}
+
+impl Guard {
+    pub(crate) fn new() -> (Self, Requests) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), Requests(receiver))
+    }
+
+    /// Has the ports of `network` guarded by its present leases; what is returned ends when that
+    /// is done.
+    fn refresh(&self, network: &NetworkName) -> impl Future<Output = ()> + use<> {
+        let (done, result) = oneshot::channel();
+        // Without a receiver netd is ending.
+        let _ = self.0.send(Job { network: network.clone(), done });
+        async move {
+            let _ = result.await;
+        }
+    }
+}
+
+/// Serves requests until the daemon is gone.
+pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
+    let mut settled = true;
+    loop {
+        let next = requests.0.recv();
+        let first = if settled {
+            next.await
+        } else {
+            match tokio::time::timeout(IDLE, next).await {
+                Ok(first) => first,
+                Err(_) => {
+                    settled = true;
+                    let Some(daemon) = daemon.upgrade() else { return };
+                    daemon.settle();
+                    continue;
+                }
+            }
+        };
+        let Some(first) = first else { return };
+        let mut waiting = vec![first];
+        while let Ok(more) = requests.0.try_recv() {
+            waiting.push(more);
+        }
+        let networks: BTreeSet<_> = waiting.iter().map(|job| job.network.clone()).collect();
+        let Some(daemon) = daemon.upgrade() else { return };
+        daemon.guard_leases(&networks).await;
+        settled = false;
+        for job in waiting {
+            // One who no longer waits has nothing to be told.
+            let _ = job.done.send(());
+        }
+    }
+}
+
+/// The running leases of one network, as the guard was told of them.
+pub(crate) struct Leases {
+    network: NetworkName,
+    guard: Guard,
+    told: BTreeMap<Ipv4Addr, MacAddr>,
+}
+
+impl Leases {
+    pub(crate) fn new(network: NetworkName, guard: Guard) -> Self {
+        Self { network, guard, told: BTreeMap::new() }
+    }
+
+    /// Notes that the guest with the address `mac` is given `ip`: whether the guard must hear of it.
+    pub(crate) fn note(&mut self, ip: Ipv4Addr, mac: MacAddr) -> bool {
+        self.told.insert(ip, mac) != Some(mac)
+    }
+
+    /// Tells the guard if these are not the running leases of when it was told last.
+    pub(crate) fn compare<'a>(&mut self, all: impl Iterator<Item = &'a Lease>, unix: u64) {
+        let live = all.filter(|lease| lease.is_live(unix)).map(|lease| (lease.ip, lease.mac));
+        let live: BTreeMap<_, _> = live.collect();
+        if live != self.told {
+            self.told = live;
+            drop(self.refresh());
+        }
+    }
+
+    /// Has the guard look at the leases; what is returned ends when that is done.
+    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<> {
+        self.guard.refresh(&self.network)
+    }
+}
