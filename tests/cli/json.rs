@@ -31,7 +31,8 @@ fn changes_and_networks_have_the_fields_of_the_api() {
     );
     assert_eq!(
         keys(&network["definition"]),
-        ["autostart", "bridge", "dhcp", "domain", "mode", "mtu", "name", "subnet"].into()
+        ["anti_spoofing", "autostart", "bridge", "dhcp", "domain", "mode", "mtu", "name", "subnet"]
+            .into()
     );
     assert_eq!(netd.vnet_json(["list"]), Value::Array(vec![network]));
 

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vnet_api::client::Run;
 use vnet_api::model::CreateNetwork;
 use vnet_api::ports::{Port, PortConnection, Request};
 use vnet_testkit::frames::{self, Arp, DhcpMessage, Udp, icmpv6, icmpv6_message, ipv4, link_local};
 use vnet_testkit::{FakeGuest, HostState};
 use vnet_types::MacAddr;
 
-use vnet_tests::{Host, nat, network};
+use vnet_tests::{Host, nat, network, wait};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 9]);
 const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
@@ -649,4 +650,23 @@ fn a_guest_cut_off_and_taken_back_is_guarded_again() {
     host.start("default").unwrap();
     guest.passes(&other, "its own address", &datagram(own));
     guest.is_stopped(&other, "the gateway's", &announcement(MAC, GATEWAY));
+}
+
+#[test]
+fn it_is_turned_off_and_on_while_guests_are_there() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let (guest, other) = two_guests(&host);
+    let own = guest.lease();
+    guest.is_stopped(&other, "the gateway's address", &datagram(GATEWAY));
+    let text = std::fs::read_to_string(host.paths().network(&network("default"))).unwrap();
+    let edit = |text: &str| {
+        wait(host.client().edit(&network("default"), text.to_owned(), Run::Real)).unwrap();
+    };
+    edit(&text.replace("anti_spoofing = true", "anti_spoofing = false"));
+    guest.passes(&other, "any address", &datagram(GATEWAY));
+    edit(&text);
+    guest.is_stopped(&other, "the gateway's address", &datagram(GATEWAY));
+    guest.passes(&other, "its own address", &datagram(own));
 }

@@ -140,6 +140,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// Starts the next nft ahead, which is the part of [`Kernel::settle`] that takes no time.
+    pub fn prepare(&mut self) {
+        self.nft.prepare();
+    }
+
     /// Both tables as nft prints them, null for one that isn't there; none if neither is.
     async fn list_tables(&mut self) -> Result<Option<Value>, ObserveError> {
         let mut listings = Vec::new();

@@ -218,8 +218,10 @@ impl Shared {
         queues: u16,
     ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
         let alias = Alias::Port { network: network.clone(), domain, nic, mac };
-        let result = self.daemon.lock().await.attach(network, alias, mac, queues).await;
-        self.settle();
+        let mut daemon = self.daemon.lock().await;
+        let result = daemon.attach(network, alias, mac, queues).await;
+        // The guest will soon ask for its address: nft is made ready now, and the rest later.
+        drop(daemon.guard.refresh(network));
         result
     }
 

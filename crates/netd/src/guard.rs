@@ -39,7 +39,7 @@ impl Guard {
 
     /// Has the ports of `network` guarded by its present leases; what is returned ends when that
     /// is done.
-    fn refresh(&self, network: &NetworkName) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn refresh(&self, network: &NetworkName) -> impl Future<Output = ()> + use<> {
         let (done, result) = oneshot::channel();
         // Without a receiver netd is ending.
         let _ = self.0.send(Job { network: network.clone(), done });
@@ -80,6 +80,7 @@ pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
             // One who no longer waits has nothing to be told.
             let _ = job.done.send(());
         }
+        daemon.prepare().await;
     }
 }
 
