@@ -2,6 +2,7 @@
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api;
 mod changes;
 mod edit;
 mod exit_codes;

@@ -17,6 +17,7 @@
 //! | `PUT /v1/networks/NAME/reservations/MAC` | [`Reserve`] | [`Changed`] |
 //! | `DELETE /v1/networks/NAME/reservations/MAC` | | [`Changed`] |
 //! | `GET /v1/leases?network=` | | [`Lease`]s |
+//! | `GET /v1/openapi.json` | | all of this, as OpenAPI |
 //!
 //! A request that changes something and has `dry_run=true` is answered with what would be done,
 //! and nothing is. What fails is answered with an [`ErrorBody`] and a status code of its
@@ -32,6 +33,7 @@ use vnet_types::{
 
 /// netd itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// Its version.
     pub version: String,
@@ -43,6 +45,7 @@ pub struct Status {
 
 /// A definition file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BrokenDefinition {
     /// The file.
     pub path: String,
@@ -52,6 +55,7 @@ pub struct BrokenDefinition {
 
 /// Whether a network works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
     /// It does.
@@ -67,6 +71,7 @@ pub enum State {
 
 /// One network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Network {
     /// As a person wrote it.
     pub definition: NetworkDefinition,
@@ -74,6 +79,7 @@ pub struct Network {
     #[serde(flatten)]
     pub state: State,
     /// The host's address on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub gateway: Ipv4Addr,
     /// The address of its bridge; none while there is no bridge.
     pub bridge_mac: Option<MacAddr>,
@@ -85,6 +91,7 @@ pub struct Network {
 
 /// One guest's port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PortView {
     /// The tap.
     pub interface: IfName,
@@ -98,6 +105,7 @@ pub struct PortView {
 
 /// What a new network is to be; what is left out is chosen so that it clashes with nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateNetwork {
     /// Its name.
@@ -133,9 +141,11 @@ fn yes() -> bool {
 
 /// An address to be kept for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// The address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub ip: Ipv4Addr,
     /// The guest's name in the network's domain; where it is left out, what it is stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,6 +154,7 @@ pub struct Reserve {
 
 /// What a request changed, or would have changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Changed {
     /// The network afterwards; none after a delete and in a dry run.
     pub network: Option<Network>,
@@ -155,6 +166,7 @@ pub struct Changed {
 
 /// One forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ForwardView {
     /// The network that it leads into.
     pub network: NetworkName,
@@ -163,15 +175,18 @@ pub struct ForwardView {
     pub forward: Forward,
     /// The guest's address at the moment; none while the guest has none, or the network is not
     /// up: connections are refused then.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub to: Option<Ipv4Addr>,
 }
 
 /// One lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// The network that it is on.
     pub network: NetworkName,
     /// The address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub address: Ipv4Addr,
     /// Whose it is.
     pub mac: MacAddr,
@@ -187,6 +202,7 @@ pub struct Lease {
 
 /// Which kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request makes no sense.
@@ -203,6 +219,7 @@ pub enum ErrorKind {
 
 /// Why a request was not done. Nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ErrorBody {
     /// Which kind of failure.

@@ -1,4 +1,5 @@
-//! The HTTP API on its Unix socket.
+//! The HTTP API on its Unix socket, and its description.
+#![expect(unused_qualifications, reason = "utoipa's macros qualify the types that they are given")]
 
 use std::io;
 use std::path::Path;
@@ -11,11 +12,14 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+use utoipa::{IntoParams, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
     Changed, CreateNetwork, ErrorBody, ErrorKind, ForwardView, Lease, Network, Reserve, Status,
@@ -50,27 +54,77 @@ pub fn serve(path: &Path, daemon: Arc<Shared>) -> io::Result<()> {
 }
 
 fn router(daemon: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/networks", get(networks).post(create))
-        .route("/v1/networks/{name}", get(network).delete(delete))
-        .route("/v1/networks/{name}/start", post(start))
-        .route("/v1/networks/{name}/stop", post(stop))
-        .route("/v1/networks/{name}/autostart", put(autostart))
-        .route(
-            "/v1/networks/{name}/forwards",
-            get(network_forwards).post(add_forward).delete(remove_forward),
-        )
-        .route("/v1/forwards", get(forwards))
-        .route("/v1/networks/{name}/definition", get(definition).put(edit))
-        .route("/v1/networks/{name}/reservations/{mac}", put(reserve).delete(unreserve))
-        .route("/v1/leases", get(leases))
+    let (router, document) = described().split_for_parts();
+    // It does not change while netd runs.
+    let document = Arc::new(document);
+    router
+        .route("/v1/openapi.json", get(async move || Json(document.as_ref().clone())))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
         .method_not_allowed_fallback(async || {
             Failure(refuse(ErrorKind::Invalid, "this path of the API does not take that method"))
         })
         .layer(from_fn(authorise))
         .with_state(daemon)
+}
+
+/// Each path with its description: one that isn't described cannot be added here.
+fn described() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(status))
+        .routes(routes!(networks, create))
+        .routes(routes!(network, delete))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(autostart))
+        .routes(routes!(definition, edit))
+        .routes(routes!(reserve, unreserve))
+        .routes(routes!(network_forwards, add_forward, remove_forward))
+        .routes(routes!(forwards))
+        .routes(routes!(leases))
+}
+
+/// The API as an OpenAPI document, in JSON.
+///
+/// # Errors
+/// The document has a value that JSON cannot hold.
+pub fn openapi() -> serde_json::Result<String> {
+    described().split_for_parts().1.to_pretty_json().map(|text| text + "\n")
+}
+
+/// What is described beside the paths.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "netd",
+        description = "Networks for virtual machines, on a Unix socket: `curl --unix-socket \
+                       /run/vnet/api.sock http://netd/v1/networks`. A request that changes \
+                       something and has `dry_run=true` is answered with what would be done, and \
+                       nothing is.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ErrorBody, ErrorKind))
+)]
+struct Description;
+
+/// How a request is refused; nothing has changed then.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only its description is used")]
+enum Refusals {
+    /// The request makes no sense
+    #[response(status = 400)]
+    Invalid(ErrorBody),
+    /// The caller may not do this
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// The object is not there
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+    /// The object is there already, or something else is in its way
+    #[response(status = 409)]
+    Conflict(ErrorBody),
+    /// The host refused
+    #[response(status = 500)]
+    Failed(ErrorBody),
 }
 
 /// Whether the process at the other end may speak to us.
@@ -145,11 +199,14 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Options {
+    /// Change nothing, and say what would be done
     #[serde(default)]
     dry_run: bool,
+    /// Do it though guests are on the network
     #[serde(default)]
     force: bool,
 }
@@ -164,9 +221,11 @@ impl Options {
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Filter {
+    /// Only what is on this network
     network: Option<NetworkName>,
 }
 
@@ -180,18 +239,45 @@ async fn to_its_end<T: Send + 'static>(
     }
 }
 
+/// netd itself, and the definitions that it cannot use
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, description = "Done", body = Status), Refusals),
+)]
 async fn status(State(daemon): Daemon) -> Json<Status> {
     Json(daemon.status().await)
 }
 
+/// All networks, by name
+#[utoipa::path(
+    get,
+    path = "/v1/networks",
+    responses((status = 200, description = "Done", body = Vec<Network>), Refusals),
+)]
 async fn networks(State(daemon): Daemon) -> Answer<Vec<Network>> {
     Ok(Json(daemon.networks().await?))
 }
 
+/// One network
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}",
+    params(("name" = NetworkName, Path, description = "The network")),
+    responses((status = 200, description = "Done", body = Network), Refusals),
+)]
 async fn network(State(daemon): Daemon, Name(name): Name<NetworkName>) -> Answer<Network> {
     Ok(Json(daemon.network(&name).await?))
 }
 
+/// Define a network and start it; what is left out is chosen
+#[utoipa::path(
+    post,
+    path = "/v1/networks",
+    params(Options),
+    request_body = CreateNetwork,
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn create(
     State(daemon): Daemon,
     Query(options): Query<Options>,
@@ -200,6 +286,13 @@ async fn create(
     to_its_end(async move { daemon.create(request, options.run()).await }).await
 }
 
+/// Stop a network and remove its definition and its leases
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}",
+    params(("name" = NetworkName, Path, description = "The network"), Options),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn delete(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -208,6 +301,13 @@ async fn delete(
     to_its_end(async move { daemon.delete(&name, options.guests(), options.run()).await }).await
 }
 
+/// Start a network
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{name}/start",
+    params(("name" = NetworkName, Path, description = "The network"), Options),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn start(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -216,6 +316,13 @@ async fn start(
     to_its_end(async move { daemon.start(&name, options.run()).await }).await
 }
 
+/// Stop a network; its definition and its leases stay
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{name}/stop",
+    params(("name" = NetworkName, Path, description = "The network"), Options),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn stop(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -224,6 +331,14 @@ async fn stop(
     to_its_end(async move { daemon.stop(&name, options.guests(), options.run()).await }).await
 }
 
+/// Set whether netd starts a network when it starts itself
+#[utoipa::path(
+    put,
+    path = "/v1/networks/{name}/autostart",
+    params(("name" = NetworkName, Path, description = "The network")),
+    request_body = bool,
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn autostart(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -232,14 +347,35 @@ async fn autostart(
     to_its_end(async move { daemon.autostart(&name, on).await }).await
 }
 
+/// The leases of one network, or of all that are up
+#[utoipa::path(
+    get,
+    path = "/v1/leases",
+    params(Filter),
+    responses((status = 200, description = "Done", body = Vec<Lease>), Refusals),
+)]
 async fn leases(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<Lease>> {
     Ok(Json(daemon.leases(filter.network.as_ref()).await?))
 }
 
+/// The forwards of one network, or of all
+#[utoipa::path(
+    get,
+    path = "/v1/forwards",
+    params(Filter),
+    responses((status = 200, description = "Done", body = Vec<ForwardView>), Refusals),
+)]
 async fn forwards(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<ForwardView>> {
     Ok(Json(daemon.forwards(filter.network.as_ref()).await?))
 }
 
+/// The forwards of a network
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}/forwards",
+    params(("name" = NetworkName, Path, description = "The network")),
+    responses((status = 200, description = "Done", body = Vec<ForwardView>), Refusals),
+)]
 async fn network_forwards(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -247,6 +383,14 @@ async fn network_forwards(
     Ok(Json(daemon.forwards(Some(&name)).await?))
 }
 
+/// Publish a port of a guest
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{name}/forwards",
+    params(("name" = NetworkName, Path, description = "The network"), Options),
+    request_body = Forward,
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn add_forward(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -256,14 +400,25 @@ async fn add_forward(
     to_its_end(async move { daemon.add_forward(&name, forward, options.run()).await }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Published {
+    /// Where the host listens: `[ADDR:]PORT[-PORT][/tcp|/udp]`
+    #[param(value_type = String, example = "8080/tcp")]
     listen: Listen,
+    /// Change nothing, and say what would be done
     #[serde(default)]
     dry_run: bool,
 }
 
+/// Publish a port no more
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}/forwards",
+    params(("name" = NetworkName, Path, description = "The network"), Published),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn remove_forward(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -273,6 +428,13 @@ async fn remove_forward(
     to_its_end(async move { daemon.remove_forward(&name, listen, run).await }).await
 }
 
+/// The text of a definition, as a person wrote it
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}/definition",
+    params(("name" = NetworkName, Path, description = "The network")),
+    responses((status = 200, description = "Done", content_type = "application/toml", body = String), Refusals),
+)]
 async fn definition(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -281,6 +443,14 @@ async fn definition(
     Ok(([(CONTENT_TYPE, "application/toml")], text))
 }
 
+/// Put a text in place of a definition, and make the network what it says while it is up
+#[utoipa::path(
+    put,
+    path = "/v1/networks/{name}/definition",
+    params(("name" = NetworkName, Path, description = "The network"), Options),
+    request_body(content = String, content_type = "application/toml"),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn edit(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
@@ -290,6 +460,14 @@ async fn edit(
     to_its_end(async move { daemon.edit(&name, text, options.run()).await }).await
 }
 
+/// Keep an address for a guest
+#[utoipa::path(
+    put,
+    path = "/v1/networks/{name}/reservations/{mac}",
+    params(("name" = NetworkName, Path, description = "The network"), ("mac" = MacAddr, Path, description = "The guest's network card"), Options),
+    request_body = Reserve,
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn reserve(
     State(daemon): Daemon,
     Name((name, mac)): Name<(NetworkName, MacAddr)>,
@@ -299,6 +477,13 @@ async fn reserve(
     to_its_end(async move { daemon.reserve(&name, mac, request, options.run()).await }).await
 }
 
+/// Keep no address for a guest any more
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}/reservations/{mac}",
+    params(("name" = NetworkName, Path, description = "The network"), ("mac" = MacAddr, Path, description = "The guest's network card"), Options),
+    responses((status = 200, description = "Done", body = Changed), Refusals),
+)]
 async fn unreserve(
     State(daemon): Daemon,
     Name((name, mac)): Name<(NetworkName, MacAddr)>,

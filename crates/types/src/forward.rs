@@ -32,6 +32,7 @@ pub struct ForwardError {
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -79,6 +80,7 @@ pub struct Target {
 
 /// A published port of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// The protocol.
@@ -86,6 +88,7 @@ pub struct Forward {
     pub protocol: Protocol,
     /// The host's address; any of its addresses where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub address: Option<Ipv4Addr>,
     /// The host's port, or several: `8080` or `"8080-8089"`.
     pub port: PortRange,

@@ -8,6 +8,8 @@ mod forward;
 mod mac;
 mod names;
 mod network;
+#[cfg(feature = "openapi")]
+mod schema;
 mod subnet;
 
 pub use forward::{

@@ -10,6 +10,8 @@ const GUEST_OUI: [u8; 3] = [0x52, 0x54, 0x00];
 
 /// A 48-bit Ethernet address, printed as `52:54:00:12:34:56`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, example = "52:54:00:12:34:56"))]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddr(pub [u8; 6]);
 

@@ -23,6 +23,7 @@ pub const MAX_MTU: u32 = 65535 - 14;
 
 /// How a network relates to what is outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Guests reach the outside behind the host's address.
@@ -35,6 +36,7 @@ pub enum Mode {
 
 /// One network as it is desired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkDefinition {
     /// The name, which is the stem of the file as well.
@@ -72,6 +74,7 @@ pub struct NetworkDefinition {
 
 /// What a network's DHCP server gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dhcp {
     /// The addresses that are given to guests without a reservation.
@@ -86,11 +89,13 @@ pub struct Dhcp {
 
 /// An address kept for one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
     /// Whose it is.
     pub mac: MacAddr,
     /// The address, inside the subnet, in the range or not.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub ip: Ipv4Addr,
     /// The guest's name in the network's domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,13 +104,16 @@ pub struct Reservation {
 
 /// How a network's names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dns {
     /// Servers asked for everything outside the network's domain; the host's own where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub upstreams: Vec<IpAddr>,
     /// Names that are not guests: `name = [addresses]`, within the network's domain.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
     pub hosts: BTreeMap<DnsName, Vec<IpAddr>>,
 }
 

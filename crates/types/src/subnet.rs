@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// An IPv4 subnet with room for a gateway and a guest: its network address and a prefix of 8 to
 /// 30 bits. Printed as `192.168.122.0/24`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, example = "192.168.122.0/24"))]
 #[serde(try_from = "String", into = "String")]
 pub struct Subnet(Ipv4Net);
 

@@ -1,0 +1,51 @@
+//! Schemas of the types that are more than one value in memory, and one text in JSON; all others
+//! derive theirs.
+
+use std::borrow::Cow;
+
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::{AddrRange, PortRange, Target};
+
+fn text(description: &str, example: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+        .examples([example])
+}
+
+macro_rules! schema {
+    ($name:ident, $schema:expr) => {
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                $schema.into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+        }
+    };
+}
+
+schema!(
+    AddrRange,
+    text("Addresses from the first to the last, both included.", "192.168.122.2-192.168.122.254")
+);
+schema!(Target, text("Where a forward leads: `NAME|ADDR[:PORT[-PORT]]`.", "web:80"));
+schema!(
+    PortRange,
+    OneOfBuilder::new()
+        .description(Some("One port, or several that follow each other."))
+        .item(
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .minimum(Some(1))
+                .maximum(Some(u16::MAX))
+        )
+        .item(text("The first and the last one.", "8000-8009"))
+);
