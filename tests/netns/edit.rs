@@ -256,11 +256,25 @@ fn a_reservation_that_is_made_while_a_guest_is_up_is_its_at_renewal() {
 }
 
 #[test]
-fn autostart_is_what_the_next_netd_looks_at() {
+fn autostart_is_what_netd_looks_at_after_a_reboot() {
     let (host, netd) = start();
     edit(&host, "mtu = 1500", "mtu = 1500\nautostart = false");
-    assert!(!host.network("default").definition.autostart);
-    drop(netd);
+    host.stop("default").unwrap();
+    // A reboot forgets what people started and stopped.
+    let reboot = |netd: vnet_testkit::Netd| {
+        netd.kill9();
+        if host.paths().ledger().exists() {
+            std::fs::remove_file(host.paths().ledger()).unwrap();
+        }
+        host.netd()
+    };
+    let netd = reboot(netd);
+    assert_eq!(host.network("default").state, State::Stopped);
+    // That of a network that is not up can be edited, too.
+    put(&host, DEFINITION).unwrap();
+    assert_eq!(host.network("default").state, State::Stopped);
+    let _netd = reboot(netd);
+    assert_eq!(host.network("default").state, State::Active);
 }
 
 #[test]
