@@ -139,6 +139,14 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// Does several things of which netd is to see only the end: it does not run meanwhile.
+pub fn behind_its_back(netd: &Netd, damage: impl FnOnce()) {
+    let pid = nix::unistd::Pid::from_raw(netd.pid().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    damage();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+}
+
 /// What netd said no with.
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (ErrorKind, String) {
     match result.unwrap_err() {

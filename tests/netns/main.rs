@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod antispoof;
+mod check;
 mod crash;
 mod dhcp_clients;
 mod edit;
+mod foreign;
 mod forwards;
 mod nat;
 mod ports;
 mod privilege;
 mod refusals;
+mod repair;
 mod restart;

@@ -38,6 +38,8 @@ fn a_port_carries_frames_and_ends_with_its_descriptors() {
     assert_eq!((view[0].domain.as_str(), &view[0].interface), ("web", &port.name));
     assert_eq!(view[0].mac, "52:54:00:00:00:09".parse().unwrap());
 
+    // Until it knows that it has a carrier, a bridge sends nothing.
+    host.ns().settle("virbr0");
     // A DISCOVER, behind the header of virtio-net, is answered with an OFFER.
     let mac: MacAddr = "52:54:00:00:00:09".parse().unwrap();
     let mut frame = vec![0; vnet_tap_header()];

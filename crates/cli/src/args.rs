@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
 use crate::{
-    autostart, completions, create, delete, edit, forward, leases, probe, reserve, run, show,
-    start, stop,
+    autostart, check, completions, create, delete, edit, forward, leases, probe, reserve, run,
+    show, start, stop,
 };
 
 /// Over the options that every command has.
@@ -54,6 +54,7 @@ pub(crate) enum Command {
     Forward(forward::Forward),
     Run(run::Run),
     Probe(probe::Probe),
+    Check(check::Check),
     Completions(completions::Completions),
 }
 

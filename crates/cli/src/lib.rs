@@ -13,6 +13,7 @@ mod args;
 mod attachment;
 mod autostart;
 mod change;
+mod check;
 mod completions;
 mod context;
 mod create;
@@ -70,6 +71,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Forward(args) => forward::run(&args, &context).await?,
             // It becomes the VMM, and comes back only if that fails.
             Command::Run(args) => run::run(&args, &context).await?,
+            Command::Check(args) => return check::run(&args, &context).await,
             Command::Probe(args) => probe::run(&args, &context).await?,
             Command::Completions(args) => completions::run(&args, &context)?,
         }

@@ -8,6 +8,7 @@
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
 //! | `sysctl` | `/proc/sys` |
 //! | `ledger` | a file: what is ours |
+//! | `watch` | rtnetlink and nfnetlink: somebody has changed something |
 //!
 //! A [`Kernel`] belongs to the network namespace in which it was opened.
 
@@ -18,6 +19,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod sysctl;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -28,6 +30,7 @@ pub use ledger::LedgerError;
 pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use observe::{ObserveError, Routes};
+pub use watch::Watch;
 
 /// The kernel's side of the loop: observe, execute, observe again.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The one owner of netd's state. Requests are done one after another, each whole or not at all.
 
 mod guard;
+mod repair;
 mod start_up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +47,10 @@ pub(crate) struct Daemon {
     /// Networks that have their bridge, since guests may be on it, but whose services could not be
     /// started when netd was.
     pub(crate) unserved: BTreeSet<NetworkName>,
-    /// Those that should be and aren't, and why.
+    /// Those that should be and aren't, and why; also those that are up and don't stay whole.
     pub(crate) failed: BTreeMap<NetworkName, String>,
+    /// Those of the failed that were up and are to be put back.
+    damaged: BTreeSet<NetworkName>,
     pub(crate) leases_changed: Arc<Notify>,
 }
 
@@ -75,6 +78,7 @@ impl Shared {
             running: BTreeMap::new(),
             unserved: BTreeSet::new(),
             failed: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             leases_changed: Arc::default(),
         };
         daemon.start_up().await?;
@@ -339,15 +343,17 @@ impl Daemon {
     async fn start(&mut self, name: &NetworkName, run: Run) -> Result<Changed, ErrorBody> {
         self.read_definitions()?;
         let definition = self.definition(name)?.clone();
-        if self.running.contains_key(name) {
+        if self.running.contains_key(name) && !self.failed.contains_key(name) {
             let observed = self.observe(Routes::Skip).await?;
             let network = self.view(&definition, &observed);
             let notes = vec![format!("the network {name} is up already")];
             return Ok(Changed { network: Some(network), plan: Vec::new(), notes });
         }
         let observed = self.observe(Routes::Read).await?;
-        let others: Vec<_> =
-            self.networks.values().filter(|other| self.running.contains_key(&other.name)).collect();
+        let is_other = |other: &&NetworkDefinition| {
+            other.name != *name && self.running.contains_key(&other.name)
+        };
+        let others: Vec<_> = self.networks.values().filter(is_other).collect();
         request::check_clash(&definition, &observed, &others)?;
         self.check_forwards(&definition)?;
         match run {
@@ -652,8 +658,8 @@ impl Daemon {
     pub(crate) fn view(&self, network: &NetworkDefinition, observed: &Observed) -> Network {
         let services = self.running.get(&network.name);
         let state = match (services, self.failed.get(&network.name)) {
-            (Some(_), _) => State::Active,
-            (None, Some(reason)) => State::Failed { reason: reason.clone() },
+            (_, Some(reason)) => State::Failed { reason: reason.clone() },
+            (Some(_), None) => State::Active,
             (None, None) => State::Stopped,
         };
         network_view::network(network, state, observed, services.map_or(0, Services::bound))

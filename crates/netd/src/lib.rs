@@ -24,6 +24,7 @@ mod links;
 mod network_view;
 pub mod ports;
 mod reconcile;
+mod repair;
 mod request;
 mod reservation;
 pub mod run;

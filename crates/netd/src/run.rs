@@ -8,12 +8,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vnet_api::paths::Paths;
 use vnet_dns::{RESOLVED_UPLINK, Upstreams};
-use vnet_kernel::Kernel;
+use vnet_kernel::{Kernel, Watch};
 
 use crate::daemon::Shared;
 use crate::instance::{Instance, check_privilege};
 use crate::leases::LeaseWriter;
-use crate::{http, ports};
+use crate::{http, ports, repair};
 
 /// How netd is to run.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let _instance = Instance::claim(&paths.lock()).await?;
     raise_descriptor_limit();
     let kernel = Kernel::open(paths.ledger())?;
+    // Before the first look at the host, so that nothing that happens after it is missed.
+    let watch = Watch::open().context("cannot listen to the kernel's notices")?;
     let writer = LeaseWriter::start().context("cannot start the writer of leases")?;
     let upstreams =
         Upstreams::Follow { path: options.resolv_conf, behind_stub: RESOLVED_UPLINK.into() };
@@ -47,6 +49,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     for broken in daemon.status().await.broken {
         tracing::error!("{}: {}", broken.path, broken.reason);
     }
+    tokio::spawn(repair::keep_whole(daemon.clone(), watch));
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let listening = |path: &Path| format!("cannot listen at {}", path.display());

@@ -18,6 +18,7 @@ mod choose;
 mod desired;
 mod diff;
 pub mod firewall;
+pub mod foreign;
 mod forward;
 mod ledger;
 mod observed;

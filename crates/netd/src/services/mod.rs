@@ -23,6 +23,8 @@ use crate::leases::Journal;
 
 /// The services of one network. They run until [`Services::stop`].
 pub(crate) struct Services {
+    /// The index of the bridge: sockets on it die with it, though another gets its name.
+    bridge: u32,
     dhcp: Option<(Arc<Mutex<vnet_dhcp::Server>>, JoinHandle<()>)>,
     journal: Journal,
     zones: Arc<Mutex<dns::Zones>>,
@@ -77,11 +79,12 @@ impl Services {
         upstreams: &Upstreams,
         changes: Changes<'_>,
     ) -> Result<Self, ServiceError> {
+        let index = nix::net::if_::if_nametoindex(network.bridge.as_str()).unwrap_or(0);
         let dns = dns::start(network, upstreams)?;
         let zones = dns::Zones::new(network.clone(), dns.clone(), changes.leases.clone());
         let zones = Arc::new(Mutex::new(zones));
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
-            return Ok(Self { dhcp: None, journal, zones, dns });
+            return Ok(Self { bridge: index, dhcp: None, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
         let (mut leases, records) = dhcp::load(&journal).await?;
@@ -100,7 +103,12 @@ impl Services {
             dhcp::Service::open(network, server.clone(), journal_too, records, zones_too, guard)
                 .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         let dhcp = Some((server, tokio::spawn(service.run())));
-        Ok(Self { dhcp, journal, zones, dns })
+        Ok(Self { bridge: index, dhcp, journal, zones, dns })
+    }
+
+    /// Whether they serve still, on the bridge with this index.
+    pub(crate) fn are_alive(&self, bridge: u32) -> bool {
+        self.bridge == bridge && self.dhcp.as_ref().is_none_or(|(_, task)| !task.is_finished())
     }
 
     /// All that is known of the network's addresses.

@@ -1,0 +1,89 @@
+//! What the kernel says by itself: that links, addresses, forwarding or nftables have changed.
+//!
+//! A notice is only the reason to look: what it says is not read. So nothing is lost when the
+//! kernel drops notices because too many wait (ENOBUFS), and a forged one does no harm.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use tokio::io::unix::AsyncFd;
+
+/// `RTNLGRP_IPV4_NETCONF` (linux/rtnetlink.h): says, among others, that `ip_forward` has changed.
+const IPV4_NETCONF: u32 = 1 << (24 - 1);
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const NFTABLES: u32 = 1 << (7 - 1);
+/// Notices that are thrown away in one go, at most: the task must come to an end.
+const DRAIN: usize = 4096;
+
+/// Listens to the kernel's notices in one network namespace.
+#[derive(Debug)]
+pub struct Watch {
+    route: AsyncFd<OwnedFd>,
+    netfilter: AsyncFd<OwnedFd>,
+}
+
+impl Watch {
+    /// Begins to listen in this thread's network namespace. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A netlink socket cannot be had.
+    pub fn open() -> io::Result<Self> {
+        let route = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR).cast_unsigned() | IPV4_NETCONF;
+        Ok(Self {
+            route: subscribe(SockProtocol::NetlinkRoute, route)?,
+            netfilter: subscribe(SockProtocol::NetlinkNetFilter, NFTABLES)?,
+        })
+    }
+
+    /// Waits until something may have changed since the last call, whoever did it.
+    ///
+    /// # Errors
+    /// The sockets are broken.
+    pub async fn changed(&self) -> io::Result<()> {
+        tokio::select! {
+            result = drain(&self.route) => result,
+            result = drain(&self.netfilter) => result,
+        }
+    }
+}
+
+fn subscribe(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    // SAFETY: an OwnedFd is always the same open descriptor, and lives as long as the AsyncFd that
+    // owns it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Waits for a notice, and throws away all that wait.
+async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut ready = socket.readable().await?;
+        match ready.try_io(|socket| discard(socket.as_raw_fd())) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            // Nothing was there after all.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Throws away the notices that wait; `WouldBlock` if there were none.
+fn discard(socket: i32) -> io::Result<()> {
+    // A byte of each is enough: the rest of the datagram goes with it.
+    let mut byte = [0];
+    for round in 0..DRAIN {
+        match recv(socket, &mut byte, MsgFlags::empty()) {
+            // ENOBUFS: there were too many to keep, and so there has been a change.
+            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if round > 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

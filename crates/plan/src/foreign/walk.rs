@@ -1,0 +1,365 @@
+//! A packet's way through one base chain.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde_json::Value;
+
+use super::listing::{Place, Rule};
+use super::{Certainty, Connection, Flow, Ruleset};
+
+/// Rules that are looked at for one packet, at most; a listing may be of any size.
+const RULES: u32 = 200_000;
+/// Jumps within jumps, at most: the kernel allows 16.
+const DEPTH: u32 = 32;
+
+/// What drops a packet.
+pub(super) struct Drop {
+    pub(super) chain: String,
+    pub(super) handle: Option<u64>,
+    pub(super) certainty: Certainty,
+}
+
+/// How the way through one chain ends.
+enum End {
+    Accepted,
+    Dropped {
+        chain: String,
+        handle: Option<u64>,
+    },
+    /// Back to where the chain was called from.
+    Returned,
+}
+
+/// Whether a rule matches, as far as it can be told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Matches {
+    Yes,
+    Unknown,
+    No,
+}
+
+struct Walk<'a> {
+    ruleset: &'a Ruleset,
+    base: &'a Place,
+    flow: &'a Flow,
+    rules_left: u32,
+    /// A rule that could not be read may have accepted the packet.
+    doubt: bool,
+}
+
+/// What drops `flow` in the base chain at `base`; none if it passes.
+pub(super) fn dropped(ruleset: &Ruleset, base: &Place, flow: &Flow) -> Option<Drop> {
+    let mut walk = Walk { ruleset, base, flow, rules_left: RULES, doubt: false };
+    let end = walk.chain(&base.name, 0);
+    let certainty = if walk.doubt { Certainty::Possible } else { Certainty::Sure };
+    match end {
+        End::Dropped { chain, handle } => Some(Drop { chain, handle, certainty }),
+        End::Returned if ruleset.chain(base)?.drops => {
+            Some(Drop { chain: base.name.clone(), handle: None, certainty })
+        }
+        End::Accepted | End::Returned => None,
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn place(&self, name: &str) -> Place {
+        let Place { family, table, .. } = self.base;
+        Place { family: family.clone(), table: table.clone(), name: name.to_owned() }
+    }
+
+    fn chain(&mut self, name: &str, depth: u32) -> End {
+        let ruleset = self.ruleset;
+        let Some(chain) = ruleset.chain(&self.place(name)) else { return End::Returned };
+        if depth > DEPTH {
+            return End::Returned;
+        }
+        for rule in &chain.rules {
+            let Some(left) = self.rules_left.checked_sub(1) else { return End::Returned };
+            self.rules_left = left;
+            if let Some(end) = self.rule(name, rule, depth) {
+                return end;
+            }
+        }
+        End::Returned
+    }
+
+    /// Where the packet goes from this rule; none: to the next one.
+    fn rule(&mut self, chain: &str, rule: &Rule, depth: u32) -> Option<End> {
+        let mut matches = Matches::Yes;
+        let mut conntrack = false;
+        for statement in &rule.statements {
+            let (kind, body) = statement.as_object()?.iter().next()?;
+            let verdict = match kind.as_str() {
+                "match" => {
+                    matches = both(matches, self.matches(body));
+                    continue;
+                }
+                "xt" => match extension(body) {
+                    Extension::Nothing => continue,
+                    Extension::Conntrack => {
+                        conntrack = true;
+                        continue;
+                    }
+                    Extension::Unknown => {
+                        matches = both(matches, Matches::Unknown);
+                        continue;
+                    }
+                    Extension::Reject => ("reject", &Value::Null),
+                },
+                "limit" | "quota" => {
+                    matches = both(matches, Matches::Unknown);
+                    continue;
+                }
+                "vmap" => match self.mapped(body) {
+                    (Some(verdict), found) => {
+                        matches = both(matches, found);
+                        verdict
+                    }
+                    (None, _) => continue,
+                },
+                "accept" | "drop" | "reject" | "jump" | "goto" | "return" | "queue" => {
+                    (kind.as_str(), body)
+                }
+                _ => continue,
+            };
+            if conntrack {
+                matches = both(matches, self.conntrack(verdict.0));
+            }
+            return match matches {
+                Matches::No => None,
+                Matches::Unknown => {
+                    self.perhaps(verdict, depth);
+                    None
+                }
+                Matches::Yes => self.verdict(chain, rule, verdict, depth),
+            };
+        }
+        None
+    }
+
+    fn verdict(
+        &mut self,
+        chain: &str,
+        rule: &Rule,
+        (kind, body): (&str, &Value),
+        depth: u32,
+    ) -> Option<End> {
+        let target = body.get("target").and_then(Value::as_str).unwrap_or_default();
+        match kind {
+            // Whom it is handed to decides about it.
+            "accept" | "queue" => Some(End::Accepted),
+            "drop" | "reject" => {
+                Some(End::Dropped { chain: chain.to_owned(), handle: rule.handle })
+            }
+            "return" => Some(End::Returned),
+            "goto" => Some(self.chain(target, depth + 1)),
+            _ => match self.chain(target, depth + 1) {
+                End::Returned => None,
+                end => Some(end),
+            },
+        }
+    }
+
+    /// A rule of which it isn't known whether it matches: what matters is if it could accept.
+    fn perhaps(&mut self, (kind, body): (&str, &Value), depth: u32) {
+        let accepts = match kind {
+            "accept" | "queue" => true,
+            "jump" | "goto" => {
+                let target = body.get("target").and_then(Value::as_str).unwrap_or_default();
+                matches!(self.chain(target, depth + 1), End::Accepted)
+            }
+            _ => false,
+        };
+        self.doubt |= accepts;
+    }
+
+    /// nft doesn't say what iptables' `conntrack` compares with. Nearly always it accepts what is
+    /// established and drops what is invalid.
+    fn conntrack(&self, verdict: &str) -> Matches {
+        match (verdict, self.flow.connection) {
+            ("accept", Connection::Established) => Matches::Yes,
+            ("accept" | "drop" | "reject", _) => Matches::No,
+            _ => Matches::Unknown,
+        }
+    }
+
+    fn matches(&self, body: &Value) -> Matches {
+        let (Some(left), Some(right)) = (body.get("left"), body.get("right")) else {
+            return Matches::Unknown;
+        };
+        match (body.get("op").and_then(Value::as_str), self.compare(left, right)) {
+            (Some("==" | "in"), found) => found,
+            (Some("!="), Matches::Yes) => Matches::No,
+            (Some("!="), Matches::No) => Matches::Yes,
+            _ => Matches::Unknown,
+        }
+    }
+
+    /// The verdict of a map for this packet. Where that cannot be told, an accept counts that is
+    /// among those that it may be.
+    fn mapped<'v>(&self, body: &'v Value) -> (Option<(&'v str, &'v Value)>, Matches)
+    where
+        'a: 'v,
+    {
+        let data = match (body.get("data").and_then(|data| data.get("set")), body.get("data")) {
+            (Some(Value::Array(elements)), _) => elements.as_slice(),
+            (None, Some(Value::String(name))) => self.named(name).unwrap_or_default(),
+            _ => &[],
+        };
+        let mut unknown = None;
+        for element in data {
+            let (Some(key), Some(verdict)) = (element.get(0), element.get(1)) else { continue };
+            let verdict = match verdict.as_object().and_then(|verdict| verdict.iter().next()) {
+                Some((kind, body)) => (kind.as_str(), body),
+                None => continue,
+            };
+            match body.get("key").map_or(Matches::Unknown, |left| self.compare(left, key)) {
+                Matches::Yes => return (Some(verdict), Matches::Yes),
+                Matches::Unknown if verdict.0 == "accept" => unknown = Some(verdict),
+                _ => {}
+            }
+        }
+        (unknown, Matches::Unknown)
+    }
+
+    fn named(&self, reference: &str) -> Option<&'a [Value]> {
+        self.ruleset.set(&self.place(reference.strip_prefix('@')?))
+    }
+
+    fn compare(&self, left: &Value, right: &Value) -> Matches {
+        let any = |values: &[Value]| {
+            values.iter().map(|value| self.compare(left, value)).fold(Matches::No, either)
+        };
+        match right {
+            Value::Array(values) => return any(values),
+            Value::String(name) if name.starts_with('@') => {
+                return self.named(name).map_or(Matches::Unknown, any);
+            }
+            Value::Object(fields) => {
+                if let Some(Value::Array(values)) = fields.get("set") {
+                    return any(values);
+                }
+                if let Some(value) = fields.get("elem").and_then(|element| element.get("val")) {
+                    return self.compare(left, value);
+                }
+            }
+            _ => {}
+        }
+        let flow = self.flow;
+        let field = |kind: &str, name: &str| left.get(kind)?.get(name)?.as_str();
+        match (field("meta", "key"), field("ct", "key")) {
+            (Some("iif" | "iifname"), _) => interface(flow.from.as_deref(), right),
+            (Some("oif" | "oifname"), _) => interface(flow.to.as_deref(), right),
+            (Some("nfproto"), _) => is(right == "ipv4"),
+            (Some("protocol"), _) => is(right == "ip"),
+            (Some("l4proto"), _) => self.protocol(right),
+            (None, Some("state")) => is(right
+                == match flow.connection {
+                    Connection::New => "new",
+                    Connection::Established => "established",
+                }),
+            // Nobody has changed the addresses of these packets.
+            (None, Some("status")) if right == "dnat" || right == "snat" => Matches::No,
+            (None, None) => match (field("payload", "protocol"), field("payload", "field")) {
+                (Some("ip"), Some("saddr")) => within(flow.source, right),
+                (Some("ip"), Some("daddr")) => within(flow.destination, right),
+                (Some("ip"), Some("protocol")) => self.protocol(right),
+                (Some("ip6"), _) => Matches::No,
+                (Some(protocol @ ("tcp" | "udp" | "th")), Some("dport")) => {
+                    self.port(protocol, right)
+                }
+                (Some(protocol @ ("icmp" | "tcp" | "udp" | "sctp" | "dccp")), _) => {
+                    both(self.protocol(&Value::from(protocol)), Matches::Unknown)
+                }
+                _ => Matches::Unknown,
+            },
+            _ => Matches::Unknown,
+        }
+    }
+
+    fn protocol(&self, right: &Value) -> Matches {
+        self.flow.service.map_or(Matches::Unknown, |(protocol, _)| is(right == protocol))
+    }
+
+    fn port(&self, protocol: &str, right: &Value) -> Matches {
+        let Some((ours, port)) = self.flow.service else { return Matches::Unknown };
+        let range = right.get("range").and_then(Value::as_array);
+        let number = |value: &Value| value.as_u64();
+        let found = match (number(right), range.map(Vec::as_slice)) {
+            (Some(number), _) => is(number == u64::from(port)),
+            (None, Some([low, high])) => match (number(low), number(high)) {
+                (Some(low), Some(high)) => is((low..=high).contains(&u64::from(port))),
+                _ => Matches::Unknown,
+            },
+            _ => Matches::Unknown,
+        };
+        both(is(protocol == "th" || protocol == ours), found)
+    }
+}
+
+/// What a match or target of iptables is to us; nft gives its name only.
+enum Extension {
+    Nothing,
+    Conntrack,
+    Reject,
+    Unknown,
+}
+
+fn extension(body: &Value) -> Extension {
+    let field = |name: &str| body.get(name).and_then(Value::as_str);
+    match (field("type"), field("name")) {
+        (Some("match"), Some("comment")) => Extension::Nothing,
+        (Some("match"), Some("conntrack" | "state")) => Extension::Conntrack,
+        (Some("target"), Some("REJECT")) => Extension::Reject,
+        (Some("target"), _) => Extension::Nothing,
+        _ => Extension::Unknown,
+    }
+}
+
+fn is(yes: bool) -> Matches {
+    if yes { Matches::Yes } else { Matches::No }
+}
+
+fn both(one: Matches, other: Matches) -> Matches {
+    match (one, other) {
+        (Matches::No, _) | (_, Matches::No) => Matches::No,
+        (Matches::Yes, Matches::Yes) => Matches::Yes,
+        _ => Matches::Unknown,
+    }
+}
+
+fn either(one: Matches, other: Matches) -> Matches {
+    match (one, other) {
+        (Matches::Yes, _) | (_, Matches::Yes) => Matches::Yes,
+        (Matches::No, Matches::No) => Matches::No,
+        _ => Matches::Unknown,
+    }
+}
+
+/// A name, or the beginning of one with an asterisk behind it.
+fn interface(ours: Option<&str>, right: &Value) -> Matches {
+    let (Some(ours), Some(pattern)) = (ours, right.as_str()) else { return Matches::Unknown };
+    is(match pattern.strip_suffix('*') {
+        Some(beginning) => ours.starts_with(beginning),
+        None => ours == pattern,
+    })
+}
+
+fn within(ours: Option<Ipv4Net>, right: &Value) -> Matches {
+    let net = match (right.as_str(), right.get("prefix")) {
+        (Some(address), _) => address.parse().ok().map(|address: Ipv4Addr| address.into()),
+        (None, Some(prefix)) => network(prefix),
+        _ => None,
+    };
+    match (ours, net) {
+        (Some(ours), Some(net)) if net.contains(&ours) => Matches::Yes,
+        (Some(ours), Some(net)) if !ours.contains(&net) => Matches::No,
+        _ => Matches::Unknown,
+    }
+}
+
+fn network(prefix: &Value) -> Option<Ipv4Net> {
+    let address = prefix.get("addr")?.as_str()?.parse().ok()?;
+    Ipv4Net::new(address, u8::try_from(prefix.get("len")?.as_u64()?).ok()?).ok()
+}
