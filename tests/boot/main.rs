@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use guest::Guest;
 use vnet_api::model::State;
-use vnet_testkit::ping;
+use vnet_testkit::{HostState, binary, ping};
 use vnet_tests::Host;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,4 +102,26 @@ fn a_network_that_was_cut_off_takes_its_guests_back() {
     ping(host.ns(), web).unwrap_err();
     host.start("default").unwrap();
     host.ns().wait_for("the guest's answer", PATIENCE, || ping(host.ns(), web).is_ok());
+}
+
+#[test]
+fn a_host_without_kvm_is_said_so_and_left_as_it_was() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let before = HostState::of(host.ns());
+    // In a mount namespace of its own, in which /dev is empty.
+    let script = "mount -t tmpfs none /dev && exec \"$0\" run --net nat:default";
+    let output = host
+        .ns()
+        .command("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(binary("vnet"))
+        .env("VNET_ROOT", host.root.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("/dev/kvm"), "{text}");
+    before.assert_same(&HostState::of(host.ns()));
 }
