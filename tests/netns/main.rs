@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod dhcp_clients;
 mod edit;
+mod enslave;
 mod foreign;
 mod forwards;
 mod nat;

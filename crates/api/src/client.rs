@@ -10,10 +10,11 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use vnet_types::{Forward, Listen, MacAddr, NetworkName};
+use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
 use crate::model::{
-    Changed, CreateNetwork, ErrorBody, ForwardView, Lease, Network, Reserve, Status,
+    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ForwardView,
+    Lease, Network, Reserve, Status,
 };
 
 /// Bytes in the largest answer that is read.
@@ -262,6 +263,49 @@ impl Client {
     ) -> Result<Changed, ClientError> {
         let path = format!("/v1/networks/{network}/forwards?listen={listen}&{}", query(run));
         self.call(Method::DELETE, &path, &()).await
+    }
+
+    /// All bridged networks, by name.
+    ///
+    /// # Errors
+    /// netd cannot be reached, or breaks the protocol.
+    pub async fn bridges(&self) -> Result<Vec<BridgedNetwork>, ClientError> {
+        self.call(Method::GET, "/v1/bridges", &()).await
+    }
+
+    /// Puts an uplink under a bridge, with all of the host's own network that was on it.
+    ///
+    /// # Errors
+    /// The uplink cannot have a bridge, or its gateway did not answer: all is as it was then.
+    pub async fn enslave(
+        &self,
+        request: &EnslaveUplink,
+        run: Run,
+    ) -> Result<BridgeChanged, ClientError> {
+        self.call(Method::POST, &format!("/v1/bridges?{}", query(run)), request).await
+    }
+
+    /// Says that the host can still be reached, so that its bridge stays.
+    ///
+    /// # Errors
+    /// Nothing waits for that.
+    pub async fn confirm(&self, bridge: &IfName) -> Result<BridgeChanged, ClientError> {
+        self.call(Method::POST, &format!("/v1/bridges/{bridge}/confirm"), &()).await
+    }
+
+    /// Takes an uplink from its bridge, and gives it back all of the host's own network.
+    ///
+    /// # Errors
+    /// It is no port of that bridge, or guests are on it.
+    pub async fn release(
+        &self,
+        bridge: &IfName,
+        uplink: &IfName,
+        guests: Guests,
+        run: Run,
+    ) -> Result<BridgeChanged, ClientError> {
+        let path = format!("/v1/bridges/{bridge}/release?{}{}", query(run), force(guests));
+        self.call(Method::POST, &path, uplink).await
     }
 
     fn broken(&self, reason: &dyn std::fmt::Display) -> ClientError {

@@ -17,6 +17,10 @@
 //! | `PUT /v1/networks/NAME/reservations/MAC` | [`Reserve`] | [`Changed`] |
 //! | `DELETE /v1/networks/NAME/reservations/MAC` | | [`Changed`] |
 //! | `GET /v1/leases?network=` | | [`Lease`]s |
+//! | `GET /v1/bridges` | | [`BridgedNetwork`]s |
+//! | `POST /v1/bridges` | [`EnslaveUplink`] | [`BridgeChanged`] |
+//! | `POST /v1/bridges/BRIDGE/confirm` | | [`BridgeChanged`] |
+//! | `POST /v1/bridges/BRIDGE/release?force=` | the uplink's name | [`BridgeChanged`] |
 //! | `GET /v1/openapi.json` | | all of this, as OpenAPI |
 //!
 //! A request that changes something and has `dry_run=true` is answered with what would be done,
@@ -27,8 +31,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use vnet_types::{
-    AddrRange, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition, NetworkName,
-    Subnet,
+    AddrRange, BridgedDefinition, DnsName, DomainName, Forward, IfName, MacAddr, Mode,
+    NetworkDefinition, NetworkName, Subnet,
 };
 
 /// netd itself.
@@ -87,6 +91,57 @@ pub struct Network {
     pub ports: Vec<PortView>,
     /// How many leases are bound.
     pub leases: usize,
+}
+
+/// One bridged network. It has no subnet and no services, hence a value of its own, told apart
+/// by `definition.mode`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BridgedNetwork {
+    /// As it is desired.
+    pub definition: BridgedDefinition,
+    /// Whether it works.
+    #[serde(flatten)]
+    pub state: State,
+    /// The address of its bridge; none while there is no bridge.
+    pub bridge_mac: Option<MacAddr>,
+    /// The guests that are on it now.
+    pub ports: Vec<PortView>,
+    /// How many seconds are left to confirm it before all is put back; none where that is done
+    /// or was not asked for.
+    pub confirm_within: Option<u64>,
+}
+
+/// An uplink that is to be put under a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EnslaveUplink {
+    /// The bridge; made where it is not there.
+    pub bridge: IfName,
+    /// The interface, whose addresses and routes the bridge gets.
+    pub uplink: IfName,
+    /// The network's name; the bridge's where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<NetworkName>,
+    /// Bytes in the largest IP packet; the uplink's where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Seconds within which it must be confirmed, or all is put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
+}
+
+/// What a request changed of a bridged network, or would have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BridgeChanged {
+    /// The network afterwards; none after a release and in a dry run.
+    pub network: Option<BridgedNetwork>,
+    /// The steps in words, in their order.
+    pub plan: Vec<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
 }
 
 /// One guest's port.

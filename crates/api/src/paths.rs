@@ -48,6 +48,12 @@ impl Paths {
         self.state().join("leases").join(format!("{name}.leases"))
     }
 
+    /// How to put uplinks back that are under a bridge.
+    #[must_use]
+    pub fn uplinks(&self) -> PathBuf {
+        self.state().join("uplinks")
+    }
+
     /// What need not survive a reboot: sockets and the ledger.
     #[must_use]
     pub fn run(&self) -> PathBuf {

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
 use crate::{
-    autostart, check, completions, create, delete, edit, forward, leases, probe, reserve, run,
+    autostart, bridge, check, completions, create, delete, edit, forward, leases, probe, reserve,
+    run,
     show, start, stop,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Create(create::Create),
+    Bridge(bridge::Bridge),
+    Confirm(bridge::Confirm),
     /// List all networks
     #[command(
         visible_alias = "ls",

@@ -29,7 +29,7 @@ pub(crate) fn print(
 }
 
 /// A plan, one operation a line.
-fn numbered(plan: &[String]) -> String {
+pub(crate) fn numbered(plan: &[String]) -> String {
     if plan.is_empty() {
         return "nothing is to be done".to_owned();
     }

@@ -12,6 +12,7 @@
 mod args;
 mod attachment;
 mod autostart;
+mod bridge;
 mod change;
 mod check;
 mod completions;
@@ -58,6 +59,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Create(args) => create::run(args, &context).await?,
+            Command::Bridge(args) => bridge::run(args, &context).await?,
+            Command::Confirm(args) => bridge::confirm(&args, &context).await?,
             Command::List => list::run(&context).await?,
             Command::Show(args) => show::run(&args, &context).await?,
             Command::Start(args) => start::run(&args, &context).await?,

@@ -138,7 +138,7 @@ impl Kernel {
 /// Dies as by `kill -9` after as many operations as the environment says. Only debug builds do:
 /// their tests go through every such point.
 #[cfg(debug_assertions)]
-fn crash_here() {
+pub(crate) fn crash_here() {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
     static LEFT: LazyLock<Option<AtomicU32>> = LazyLock::new(|| {

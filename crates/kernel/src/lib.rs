@@ -4,6 +4,7 @@
 //! | module | speaks to the kernel through |
 //! |---|---|
 //! | `netlink` | rtnetlink: links, addresses, routes |
+//! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `nft` | the program nft, one transaction a run |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
 //! | `sysctl` | `/proc/sys` |
@@ -15,10 +16,12 @@
 mod execute;
 mod generation;
 mod ledger;
+mod move_uplink;
 mod netlink;
 mod nft;
 mod observe;
 mod sysctl;
+mod uplink;
 mod watch;
 
 use std::path::PathBuf;
@@ -27,6 +30,7 @@ use vnet_plan::{Firewall, Ledger};
 
 pub use execute::ExecuteError;
 pub use ledger::LedgerError;
+pub use move_uplink::{MoveError, read_journals};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use observe::{ObserveError, Routes};
@@ -36,6 +40,7 @@ pub use watch::Watch;
 #[derive(Debug)]
 pub struct Kernel {
     netlink: netlink::Netlink,
+    rtnetlink: uplink::Rtnetlink,
     nft: nft::Nft,
     ledger: ledger::LedgerFile,
     table: Option<TableMemory>,
@@ -72,6 +77,7 @@ impl Kernel {
     pub fn open(ledger: PathBuf) -> Result<Self, OpenError> {
         Ok(Self {
             netlink: netlink::Netlink::open().map_err(OpenError::Netlink)?,
+            rtnetlink: uplink::Rtnetlink::open().map_err(OpenError::Netlink)?,
             nft: nft::Nft::new(),
             ledger: ledger::LedgerFile::open(ledger)?,
             table: None,

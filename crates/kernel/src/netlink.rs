@@ -128,6 +128,14 @@ impl Netlink {
         self.set_link(name, |link| link.alias(alias)).await
     }
 
+    pub(crate) async fn set_mac(&self, name: &IfName, mac: MacAddr) -> Result<(), NetlinkError> {
+        self.set_link(name, |link| link.address(mac.octets().to_vec())).await
+    }
+
+    pub(crate) async fn set_down(&self, name: &IfName) -> Result<(), NetlinkError> {
+        self.set_link(name, LinkMessageBuilder::down).await
+    }
+
     pub(crate) async fn set_mtu(&self, name: &IfName, mtu: u32) -> Result<(), NetlinkError> {
         self.set_link(name, |link| link.mtu(mtu)).await
     }

@@ -1,6 +1,8 @@
 //! The one owner of netd's state. Requests are done one after another, each whole or not at all.
 
+mod bridged;
 mod guard;
+mod managers;
 mod repair;
 mod start_up;
 
@@ -52,6 +54,8 @@ pub(crate) struct Daemon {
     /// Those of the failed that were up and are to be put back.
     damaged: BTreeSet<NetworkName>,
     pub(crate) leases_changed: Arc<Notify>,
+    /// The networks over an uplink.
+    bridged: bridged::Bridged,
 }
 
 impl Shared {
@@ -80,6 +84,7 @@ impl Shared {
             failed: BTreeMap::new(),
             damaged: BTreeSet::new(),
             leases_changed: Arc::default(),
+            bridged: bridged::Bridged::default(),
         };
         daemon.start_up().await?;
         let changed = daemon.leases_changed.clone();
@@ -295,6 +300,9 @@ impl Daemon {
     }
 
     fn check_is_new(&self, name: &NetworkName) -> Result<(), ErrorBody> {
+        if let Some(refusal) = self.bridged.refusal(name) {
+            return Err(refusal);
+        }
         if self.networks.contains_key(name) {
             let message = format!(
                 "there is a network {name} already: `vnet show {name}` shows it, `vnet delete \
@@ -459,11 +467,7 @@ impl Daemon {
         mac: MacAddr,
         queues: u16,
     ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
-        let definition = self.definition(network)?.clone();
-        if !self.running.contains_key(network) {
-            let message = format!("the network {network} is not up: `vnet start {network}`");
-            return Err(refuse(ErrorKind::Conflict, message));
-        }
+        let (bridge, mtu) = self.place_for_ports(network).await?;
         if mac.is_multicast() || mac.octets() == [0; 6] {
             let message = format!("no guest can have the address {mac}: it is no station's");
             return Err(refuse(ErrorKind::Invalid, message));
@@ -482,15 +486,15 @@ impl Daemon {
         if observed.ipv6 {
             steps.push(Operation::DisableIpv6 { link: port.clone() });
         }
-        steps.push(Operation::SetMtu { link: port.clone(), mtu: definition.mtu });
+        steps.push(Operation::SetMtu { link: port.clone(), mtu });
         self.guard_port(&port, &alias, observed).await?;
-        steps.push(Operation::Enslave { port: port.clone(), bridge: definition.bridge });
+        steps.push(Operation::Enslave { port: port.clone(), bridge });
         steps.push(Operation::SetUp { link: port.clone() });
         for step in steps {
             // On failure, the tap goes with its descriptors.
             self.kernel.execute(&step).await.map_err(|error| failed(&error))?;
         }
-        let mtu = u16::try_from(definition.mtu).unwrap_or(u16::MAX);
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         Ok((ports::Port { name: port, mtu, link_up: true }, tap.into_queues()))
     }
 
@@ -633,14 +637,15 @@ impl Daemon {
             (None, Some(broken)) => {
                 Err(refuse(ErrorKind::Invalid, format!("{path}: {}", broken.reason)))
             }
-            (None, None) => Err(no_network(name)),
+            (None, None) => Err(self.bridged.refusal(name).unwrap_or_else(|| no_network(name))),
         }
     }
 
     /// Reads the definitions anew, but for networks that are up: they stay as they were started.
     pub(crate) fn read_definitions(&mut self) -> Result<(), ErrorBody> {
-        let (mut networks, broken) =
+        let store::Definitions { mut networks, bridged, broken } =
             store::read_all(&self.paths).map_err(|error| failed(&error))?;
+        self.bridged.define(bridged);
         for name in self.up() {
             if let Some(network) = self.networks.remove(&name) {
                 networks.insert(name, network);

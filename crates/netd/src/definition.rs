@@ -30,6 +30,7 @@ fn place(
     let in_dhcp = |key: &str| root.get("dhcp")?.as_table_like()?.get(key);
     let span = match error {
         DefinitionError::Mtu(_) => root.get("mtu")?.span(),
+        DefinitionError::OwnUplink(_) => root.get("uplink")?.span(),
         DefinitionError::Range { .. } => in_dhcp("range")?.span(),
         DefinitionError::LeaseTooShort(_) => in_dhcp("lease_seconds")?.span(),
         DefinitionError::Reservation { mac, .. } | DefinitionError::GroupMac(mac) => {

@@ -22,9 +22,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
-    Changed, CreateNetwork, ErrorBody, ErrorKind, ForwardView, Lease, Network, Reserve, Status,
+    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ErrorKind,
+    ForwardView, Lease, Network, Reserve, Status,
 };
-use vnet_types::{Forward, Listen, MacAddr, NetworkName};
+use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
 use crate::access;
 use crate::daemon::Shared;
@@ -81,6 +82,9 @@ fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(network_forwards, add_forward, remove_forward))
         .routes(routes!(forwards))
         .routes(routes!(leases))
+        .routes(routes!(bridges, enslave))
+        .routes(routes!(confirm))
+        .routes(routes!(release))
 }
 
 /// The API as an OpenAPI document, in JSON.
@@ -490,4 +494,60 @@ async fn unreserve(
     Query(options): Query<Options>,
 ) -> Answer<Changed> {
     to_its_end(async move { daemon.unreserve(&name, mac, options.run()).await }).await
+}
+
+/// All bridged networks, by name
+#[utoipa::path(
+    get,
+    path = "/v1/bridges",
+    responses((status = 200, description = "Done", body = Vec<BridgedNetwork>), Refusals),
+)]
+async fn bridges(State(daemon): Daemon) -> Answer<Vec<BridgedNetwork>> {
+    Ok(Json(daemon.bridges().await?))
+}
+
+/// Put an uplink under a bridge, with all of the host's own network that was on it
+#[utoipa::path(
+    post,
+    path = "/v1/bridges",
+    params(Options),
+    request_body = EnslaveUplink,
+    responses((status = 200, description = "Done", body = BridgeChanged), Refusals),
+)]
+async fn enslave(
+    State(daemon): Daemon,
+    Query(options): Query<Options>,
+    Body(request): Body<EnslaveUplink>,
+) -> Answer<BridgeChanged> {
+    to_its_end(async move { daemon.enslave(request, options.run()).await }).await
+}
+
+/// Keep a bridge that waits to be confirmed
+#[utoipa::path(
+    post,
+    path = "/v1/bridges/{bridge}/confirm",
+    params(("bridge" = IfName, Path, description = "The bridge")),
+    responses((status = 200, description = "Done", body = BridgeChanged), Refusals),
+)]
+async fn confirm(State(daemon): Daemon, Name(bridge): Name<IfName>) -> Answer<BridgeChanged> {
+    to_its_end(async move { daemon.confirm(&bridge).await }).await
+}
+
+/// Take an uplink from its bridge, and give it back all of the host's own network
+#[utoipa::path(
+    post,
+    path = "/v1/bridges/{bridge}/release",
+    params(("bridge" = IfName, Path, description = "The bridge"), Options),
+    request_body = IfName,
+    responses((status = 200, description = "Done", body = BridgeChanged), Refusals),
+)]
+async fn release(
+    State(daemon): Daemon,
+    Name(bridge): Name<IfName>,
+    Query(options): Query<Options>,
+    Body(uplink): Body<IfName>,
+) -> Answer<BridgeChanged> {
+    let change =
+        async move { daemon.release(&bridge, &uplink, options.guests(), options.run()).await };
+    to_its_end(change).await
 }

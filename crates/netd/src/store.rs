@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use vnet_api::model::BrokenDefinition;
 use vnet_api::paths::Paths;
-use vnet_types::{Forward, Listen, NetworkDefinition, NetworkName};
+use vnet_types::{BRIDGED, BridgedDefinition, Forward, Listen, NetworkDefinition, NetworkName};
 
 use crate::definition;
+use crate::failure::chain;
 
 /// Why the definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,16 +46,30 @@ pub(crate) enum StoreError {
 }
 
 /// All definitions that can be used, and those that cannot.
-pub(crate) type Definitions = (BTreeMap<NetworkName, NetworkDefinition>, Vec<BrokenDefinition>);
+#[derive(Debug, Default)]
+pub(crate) struct Definitions {
+    /// Of networks with a subnet.
+    pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
+    /// Of bridged networks.
+    pub(crate) bridged: BTreeMap<NetworkName, BridgedDefinition>,
+    /// Files that are none.
+    pub(crate) broken: Vec<BrokenDefinition>,
+}
+
+/// One definition of either sort.
+enum Definition {
+    Network(NetworkDefinition),
+    Bridged(BridgedDefinition),
+}
 
 /// Reads all definitions. A broken one hides no other.
 pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
     let directory = paths.networks();
     let error = |source| io_error("read", &directory, source);
-    let (mut networks, mut broken) = (BTreeMap::new(), Vec::new());
+    let mut found = Definitions::default();
     let entries = match std::fs::read_dir(&directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((networks, broken)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         Err(source) => return Err(error(source)),
     };
     let mut files: Vec<PathBuf> = Vec::new();
@@ -68,29 +83,47 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
     files.sort();
     for path in files {
         match read(&path) {
-            Ok(network) => {
-                networks.insert(network.name.clone(), network);
+            Ok(Definition::Network(network)) => {
+                found.networks.insert(network.name.clone(), network);
+            }
+            Ok(Definition::Bridged(network)) => {
+                found.bridged.insert(network.name.clone(), network);
             }
             Err(reason) => {
-                broken.push(BrokenDefinition { path: path.display().to_string(), reason });
+                found.broken.push(BrokenDefinition { path: path.display().to_string(), reason });
             }
         }
     }
-    Ok((networks, broken))
+    Ok(found)
 }
 
 /// Reads one definition, and says what is wrong with it in words.
-fn read(path: &Path) -> Result<NetworkDefinition, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let network = definition::parse(&text)?;
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    if stem != Some(network.name.as_str()) {
-        return Err(format!(
-            "the file is of the network {}: call it {}.toml, or change `name`",
-            network.name, network.name
-        ));
+fn read(path: &Path) -> Result<Definition, String> {
+    /// What tells which sort of definition a file is; the rest is read as that sort.
+    #[derive(serde::Deserialize)]
+    struct Sort {
+        mode: Option<toml::Value>,
     }
-    Ok(network)
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let in_words = |error: toml::de::Error| error.to_string().trim_end().to_owned();
+    let mode = toml::from_str::<Sort>(&text).ok().and_then(|sort| sort.mode);
+    if mode.as_ref().and_then(toml::Value::as_str) == Some(BRIDGED) {
+        let network: BridgedDefinition = toml::from_str(&text).map_err(in_words)?;
+        network.validate().map_err(|error| chain(&error))?;
+        check_stem(path, &network.name)?;
+        return Ok(Definition::Bridged(network));
+    }
+    let network = definition::parse(&text)?;
+    check_stem(path, &network.name)?;
+    Ok(Definition::Network(network))
+}
+
+fn check_stem(path: &Path, name: &NetworkName) -> Result<(), String> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    if stem == Some(name.as_str()) {
+        return Ok(());
+    }
+    Err(format!("the file is of the network {name}: call it {name}.toml, or change `name`"))
 }
 
 /// A new definition that netd, should it be killed, would find, but the host, should it lose
@@ -113,6 +146,33 @@ pub(crate) fn write(paths: &Paths, network: &NetworkDefinition) -> Result<Unflus
     let path = paths.network(&network.name);
     let file = write_beside(&path, text.as_bytes())?;
     Ok(Unflushed { path, file })
+}
+
+/// Writes the definition of a bridged network, to stable storage.
+pub(crate) fn write_bridged(paths: &Paths, network: &BridgedDefinition) -> Result<(), StoreError> {
+    let text = toml::to_string(network)
+        .map_err(|source| StoreError::Encode { name: network.name.clone(), source })?;
+    let path = paths.network(&network.name);
+    let file = write_beside(&path, text.as_bytes())?;
+    file.sync_data().map_err(|source| io_error("flush", &path, source))?;
+    sync_directory(&path)
+}
+
+/// Makes a file of somebody else's, under the root, hold `text`, or takes it away.
+pub(crate) fn put(path: &Path, text: Option<&str>) -> Result<(), StoreError> {
+    match text {
+        Some(text) if path.exists() => replace(path, text.as_bytes()),
+        Some(text) => {
+            let file = write_beside(path, text.as_bytes())?;
+            file.sync_data().map_err(|source| io_error("flush", path, source))?;
+            sync_directory(path)
+        }
+        None => match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(io_error("remove", path, source)),
+            Ok(()) => sync_directory(path),
+        },
+    }
 }
 
 impl Unflushed {
@@ -381,7 +441,7 @@ range = "192.168.122.2-192.168.122.254"
 
     fn reason(name: &str, text: &str) -> String {
         let (_root, paths) = with_file(name, text);
-        let (networks, mut broken) = read_all(&paths).unwrap();
+        let Definitions { networks, mut broken, .. } = read_all(&paths).unwrap();
         assert!(networks.is_empty());
         broken.pop().unwrap().reason
     }
@@ -389,13 +449,26 @@ range = "192.168.122.2-192.168.122.254"
     #[test]
     fn what_is_written_is_read() {
         let (_root, paths) = with_file("default.toml", DEFAULT);
-        let (networks, broken) = read_all(&paths).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!(broken, []);
         let network = networks.values().next().unwrap();
         drop(write(&paths, network).unwrap());
-        assert_eq!(read_all(&paths).unwrap().0.values().next(), Some(network));
+        assert_eq!(read_all(&paths).unwrap().networks.values().next(), Some(network));
         remove(&paths, &network.name).unwrap();
-        assert!(read_all(&paths).unwrap().0.is_empty());
+        assert!(read_all(&paths).unwrap().networks.is_empty());
+    }
+
+    #[test]
+    fn a_bridged_network_is_read_as_one() {
+        let text = "name = \"br0\"\nmode = \"bridged\"\nbridge = \"br0\"\nuplink = \"eth0\"\n";
+        let (_root, paths) = with_file("br0.toml", text);
+        let found = read_all(&paths).unwrap();
+        let network = found.bridged.values().next().unwrap();
+        assert!(network.autostart && found.networks.is_empty() && found.broken.is_empty());
+        write_bridged(&paths, network).unwrap();
+        assert_eq!(read_all(&paths).unwrap().bridged.values().next(), Some(network));
+        let reason = reason("br0.toml", &format!("{text}subnet = \"10.0.0.0/24\"\n"));
+        assert!(reason.contains("line 5") && reason.contains("subnet"), "{reason}");
     }
 
     #[test]
@@ -417,14 +490,14 @@ range = "192.168.122.2-192.168.122.254"
         let web = forward("203.0.113.2:8080-8081", "web:80-81");
         add_forward(&paths, &name, &web).unwrap();
         add_forward(&paths, &name, &forward("53/udp", "db")).unwrap();
-        let (networks, broken) = read_all(&paths).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!(broken, []);
         assert_eq!(networks[&name].forwards, [web.clone(), forward("53/udp", "db")]);
         assert!(text().starts_with(DEFAULT), "{}", text());
         let undo = remove_forward(&paths, &name, &web.listen()).unwrap();
-        assert_eq!(read_all(&paths).unwrap().0[&name].forwards, [forward("53/udp", "db")]);
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards, [forward("53/udp", "db")]);
         undo.put_back().unwrap();
-        assert_eq!(read_all(&paths).unwrap().0[&name].forwards.len(), 2);
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards.len(), 2);
         for listen in ["53/udp", "203.0.113.2:8080-8081"] {
             remove_forward(&paths, &name, &listen.parse().unwrap()).unwrap();
         }
@@ -440,7 +513,7 @@ range = "192.168.122.2-192.168.122.254"
         let forward = Forward::new("81".parse().unwrap(), "web".parse().unwrap());
         add_forward(&paths, &name, &forward).unwrap();
         remove_forward(&paths, &name, &"80".parse().unwrap()).unwrap();
-        assert_eq!(read_all(&paths).unwrap().0[&name].forwards, [forward]);
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards, [forward]);
         let text = std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
         assert!(text.contains("# the shop"), "{text}");
     }
@@ -474,7 +547,7 @@ range = "192.168.122.2-192.168.122.254"
     fn a_broken_file_hides_no_other() {
         let (_root, paths) = with_file("default.toml", DEFAULT);
         std::fs::write(paths.networks().join("broken.toml"), "name = 1").unwrap();
-        let (networks, broken) = read_all(&paths).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!((networks.len(), broken.len()), (1, 1));
     }
 }

@@ -23,6 +23,8 @@ mod forward;
 mod ledger;
 mod observed;
 mod operation;
+pub mod persist;
+pub mod uplink;
 
 pub use alias::{Alias, BRIDGE_PORT_PATTERN};
 pub use choose::{ChooseError, Clash, clashes, free_bridge, free_mac, free_subnet};

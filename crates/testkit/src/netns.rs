@@ -225,14 +225,18 @@ impl Netns {
         self.ip(&format!("link set dev {ifname} up"));
     }
 
-    /// Gives an interface an address, IPv4 or IPv6, in the form `203.0.113.2/24`.
+    /// Gives an interface, which is up, an address, IPv4 or IPv6, in the form `203.0.113.2/24`.
     ///
     /// # Panics
-    /// The interface does not exist, or has it already.
+    /// The interface does not exist, is down, or has it already.
     #[track_caller]
     pub fn address(&self, ifname: &str, cidr: &str) {
         let broadcast = if cidr.contains(':') { "" } else { "brd +" };
         self.ip(&format!("addr add {cidr} {broadcast} dev {ifname}"));
+        // The kernel finds in its own time that there is no duplicate to look for.
+        self.wait_for(&format!("usable {cidr}"), LINK_PATIENCE, || {
+            self.ip(&format!("addr show dev {ifname} tentative")).is_empty()
+        });
     }
 
     /// Adds a route, as in `route("10.0.0.0/8", "203.0.113.2")`; `default` is a destination too.

@@ -4,6 +4,7 @@
 //! A value of one of these types is valid by construction: what parses may be handed to the
 //! kernel, printed, or used as a file name without another look.
 
+mod bridged;
 mod forward;
 mod mac;
 mod names;
@@ -12,6 +13,7 @@ mod network;
 mod schema;
 mod subnet;
 
+pub use bridged::{BRIDGED, BridgedDefinition, BridgedMode};
 pub use forward::{
     Forward, ForwardError, Listen, MAX_FORWARDED_PORTS, PortRange, Protocol, Target, TargetHost,
 };

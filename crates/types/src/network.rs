@@ -190,6 +190,9 @@ pub enum DefinitionError {
     /// A lease too short to be renewed in time.
     #[error("a lease of {0} seconds is too short to be renewed: choose 60 or more")]
     LeaseTooShort(u32),
+    /// A bridge over itself.
+    #[error("{0} cannot be its own uplink: name the bridge otherwise, as in br0")]
+    OwnUplink(IfName),
 }
 
 fn default_mtu() -> u32 {

@@ -17,6 +17,7 @@ use crate::request;
 impl Daemon {
     pub(super) async fn start_up(&mut self) -> Result<(), ErrorBody> {
         self.read_definitions()?;
+        self.start_bridged().await?;
         let observed = self.observe(Routes::Read).await?;
         self.keep_broken(&observed);
         let all = self.acceptable(&observed);

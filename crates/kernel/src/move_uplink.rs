@@ -1,0 +1,200 @@
+//! The steps by which a host's own network moves between an uplink and its bridge.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Record, Request, Step};
+use vnet_types::IfName;
+
+use crate::netlink::NetlinkError;
+use crate::{Kernel, uplink};
+
+/// Why a step did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// A link was not changed.
+    #[error("cannot {step}")]
+    Link {
+        /// In words.
+        step: String,
+        /// What the kernel said.
+        #[source]
+        source: NetlinkError,
+    },
+    /// Part of a burst was refused.
+    #[error("cannot {request}")]
+    Burst {
+        /// The first that was.
+        request: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel did not say what is there.
+    #[error("cannot read the host's links, addresses and routes")]
+    Read(#[source] io::Error),
+    /// The journal.
+    #[error("cannot {action} the journal {path}")]
+    Journal {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Kernel {
+    /// All links, as far as it matters for an uplink.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn uplink_links(&mut self) -> Result<Vec<LinkFacts>, MoveError> {
+        self.rtnetlink.links().map_err(MoveError::Read)
+    }
+
+    /// Every address, route, rule and lasting neighbour of these links.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn uplink_records(&mut self, links: &[&LinkId]) -> Result<Vec<Record>, MoveError> {
+        self.rtnetlink.records(links).map_err(MoveError::Read)
+    }
+
+    /// What is on an uplink and its bridge, and whether the one is a port of the other.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn both(&mut self, uplink: &LinkId, bridge: &LinkId) -> Result<Both, MoveError> {
+        let links = self.uplink_links()?;
+        let port = links
+            .iter()
+            .any(|link| link.id.index == uplink.index && link.master == Some(bridge.index));
+        Ok(Both { port, records: self.uplink_records(&[uplink, bridge])? })
+    }
+
+    /// Does a step. The journals are in the folder `journals`.
+    ///
+    /// # Errors
+    /// It did not happen; of a burst, perhaps a part.
+    pub async fn step(&mut self, step: &Step, journals: &Path) -> Result<(), MoveError> {
+        tracing::debug!("{step}");
+        let result = self.perform_step(step, journals).await;
+        #[cfg(debug_assertions)]
+        crate::execute::crash_here();
+        result
+    }
+
+    async fn perform_step(&mut self, step: &Step, journals: &Path) -> Result<(), MoveError> {
+        let netlink = &self.netlink;
+        let link = |source| MoveError::Link { step: step.to_string(), source };
+        match step {
+            Step::Note(journal) => write_journal(journals, journal),
+            Step::CreateBridge { name, mac } => {
+                netlink.create_bridge(name, *mac).await.map_err(link)
+            }
+            Step::Label { link: name, text } => netlink.set_alias(name, text).await.map_err(link),
+            Step::SetMac { link: name, mac } => netlink.set_mac(name, *mac).await.map_err(link),
+            Step::SetMtu { link: name, mtu } => netlink.set_mtu(name, *mtu).await.map_err(link),
+            Step::CopySettings { from, to } => {
+                uplink::copy_settings(from, to);
+                Ok(())
+            }
+            Step::SetUp { link: name } => netlink.set_up(name).await.map_err(link),
+            Step::SetDown { link: name } => netlink.set_down(name).await.map_err(link),
+            Step::Burst(requests) => self.burst(requests),
+            Step::DeleteBridge { name, .. } => netlink.delete_link(name).await.map_err(link),
+            Step::Forget { bridge } => remove_journal(journals, bridge),
+        }
+    }
+
+    fn burst(&mut self, requests: &[Request]) -> Result<(), MoveError> {
+        let refused = self.rtnetlink.burst(requests).map_err(MoveError::Read)?;
+        match refused.into_iter().next() {
+            None => Ok(()),
+            Some((at, source)) => {
+                Err(MoveError::Burst { request: requests[at].to_string(), source })
+            }
+        }
+    }
+
+    /// Has the kernel ask whether `neighbour` is there on `link`.
+    ///
+    /// # Errors
+    /// There is no way to ask.
+    pub fn solicit(&mut self, link: &LinkId, neighbour: IpAddr) -> Result<(), MoveError> {
+        self.rtnetlink.solicit(link, neighbour).map_err(MoveError::Read)
+    }
+
+    /// Whether `neighbour` has answered on `link`.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn is_reachable(&mut self, link: &LinkId, neighbour: IpAddr) -> Result<bool, MoveError> {
+        self.rtnetlink.is_reachable(link, neighbour).map_err(MoveError::Read)
+    }
+}
+
+fn path_of(journals: &Path, bridge: &IfName) -> PathBuf {
+    journals.join(format!("{bridge}.json"))
+}
+
+/// All journals; a damaged one is named.
+///
+/// # Errors
+/// The folder, or a file in it, cannot be read.
+pub fn read_journals(journals: &Path) -> Result<Vec<Journal>, MoveError> {
+    let error = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| MoveError::Journal { action: "read", path, source }
+    };
+    let entries = match std::fs::read_dir(journals) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(error(journals))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(error(journals))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let bytes = std::fs::read(&path).map_err(error(&path))?;
+            let journal = serde_json::from_slice(&bytes).map_err(io::Error::from);
+            found.push(journal.map_err(error(&path))?);
+        }
+    }
+    Ok(found)
+}
+
+/// On stable storage when this returns: a host that loses power after it finds it again.
+fn write_journal(journals: &Path, journal: &Journal) -> Result<(), MoveError> {
+    let path = path_of(journals, &journal.network.bridge);
+    let write = || {
+        std::fs::create_dir_all(journals)?;
+        let new = path.with_extension("new");
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(journal)?)?;
+        file.sync_data()?;
+        std::fs::rename(new, &path)?;
+        std::fs::File::open(journals)?.sync_all()
+    };
+    write().map_err(|source| MoveError::Journal {
+        action: "write",
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn remove_journal(journals: &Path, bridge: &IfName) -> Result<(), MoveError> {
+    let path = path_of(journals, bridge);
+    let removed = match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.and_then(|()| std::fs::File::open(journals)?.sync_all()),
+    };
+    removed.map_err(|source| MoveError::Journal {
+        action: "remove",
+        path: path.display().to_string(),
+        source,
+    })
+}

@@ -1,0 +1,85 @@
+//! What is on disk of the managers of the host's interfaces. Only files under our root are read
+//! and written.
+
+use std::path::Path;
+
+use vnet_plan::persist::{FileChange, ManagerFacts};
+use vnet_plan::uplink::LinkId;
+
+use crate::store::{self, StoreError};
+
+/// Folders of configuration, and the single file.
+const PLACES: [&str; 5] = [
+    "etc/netplan",
+    "etc/systemd/network",
+    "etc/NetworkManager/system-connections",
+    "etc/network/interfaces",
+    "etc/network/interfaces.d",
+];
+
+/// Bytes in the largest file that is looked at.
+const LARGEST: u64 = 1 << 20;
+
+/// The files of all managers, and which of those that run has the uplink.
+pub(super) fn facts(root: &Path, uplink: &LinkId) -> ManagerFacts {
+    let mut facts = ManagerFacts::default();
+    for place in PLACES {
+        collect(root, place, &mut facts);
+    }
+    let state = |folder: &str| {
+        std::fs::read_to_string(root.join(folder).join(uplink.index.to_string())).ok()
+    };
+    // The link's state file of systemd-networkd names the file that it is configured from.
+    let file = state("run/systemd/netif/links").and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("NETWORK_FILE="))?;
+        Some(path.trim_start_matches('/').to_owned())
+    });
+    if let Some(path) = &file {
+        collect(root, path, &mut facts);
+    }
+    facts.networkd_file = file;
+    facts.network_manager = state("run/NetworkManager/devices")
+        .is_some_and(|text| text.lines().any(|line| line.trim() == "managed=true"));
+    facts
+}
+
+/// The file at `place`, or the files in that folder.
+fn collect(root: &Path, place: &str, facts: &mut ManagerFacts) {
+    let path = root.join(place);
+    if let Ok(entries) = std::fs::read_dir(&path) {
+        for entry in entries.flatten() {
+            if let Some(name) = entry.file_name().to_str()
+                && entry.path().is_file()
+            {
+                collect(root, &format!("{place}/{name}"), facts);
+            }
+        }
+    } else if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LARGEST)
+        && let Ok(text) = std::fs::read_to_string(&path)
+    {
+        facts.files.insert(place.to_owned(), text);
+    }
+}
+
+/// Writes what makes a bridge last.
+pub(super) fn write(root: &Path, files: &[FileChange]) -> Result<(), StoreError> {
+    files.iter().try_for_each(|file| store::put(&root.join(&file.path), file.after.as_deref()))
+}
+
+/// Puts the files back that are as we left them; names those that somebody has changed since.
+pub(super) fn restore(root: &Path, files: &[FileChange]) -> Result<Vec<String>, StoreError> {
+    let mut notes = Vec::new();
+    for file in files {
+        let path = root.join(&file.path);
+        let present = std::fs::read_to_string(&path).ok();
+        if present == file.after {
+            store::put(&path, file.before.as_deref())?;
+        } else if present != file.before {
+            notes.push(format!(
+                "{} has been changed since vnet wrote it, and stays as it is: look through it",
+                path.display()
+            ));
+        }
+    }
+    Ok(notes)
+}

@@ -1,0 +1,435 @@
+//! The host's own network goes under a bridge and comes back, and nobody notices.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use vnet_api::client::{ClientError, Guests, Run};
+use vnet_api::model::{BridgeChanged, EnslaveUplink, ErrorKind, State};
+use vnet_testkit::{HostState, Lan, Netns};
+
+use vnet_tests::{Host, nat, refusal, wait};
+
+/// More steps than any plan here has.
+const MANY: u32 = 40;
+
+fn eth0() -> EnslaveUplink {
+    EnslaveUplink {
+        bridge: "br0".parse().unwrap(),
+        uplink: "eth0".parse().unwrap(),
+        name: None,
+        mtu: None,
+        confirm_seconds: None,
+    }
+}
+
+fn enslave(host: &Host, request: &EnslaveUplink) -> Result<BridgeChanged, ClientError> {
+    wait(host.client().enslave(request, Run::Real))
+}
+
+fn release(host: &Host) -> Result<BridgeChanged, ClientError> {
+    let (bridge, uplink) = ("br0".parse().unwrap(), "eth0".parse().unwrap());
+    wait(host.client().release(&bridge, &uplink, Guests::Respect, Run::Real))
+}
+
+fn dual_stack() -> Host {
+    Host { lan: Lan::dual_stack(), ..Host::new() }
+}
+
+/// Everything about an uplink that has to come along.
+fn furnish(host: &Host) {
+    let ns = host.ns();
+    for line in [
+        "addr add 203.0.113.77/24 dev eth0 label eth0:1",
+        "addr add 10.9.0.2/16 dev eth0 scope link noprefixroute",
+        "addr add 203.0.113.99/32 dev eth0 valid_lft 5000 preferred_lft 4000",
+        "addr add 2001:db8:203::99/64 dev eth0 valid_lft 5000 preferred_lft 4000",
+        "addr add 2001:db8:204::1/64 dev eth0 nodad noprefixroute",
+        "route add 10.20.0.0/16 via 203.0.113.9 metric 77 src 203.0.113.77 mtu 1400 proto static",
+        "route add 10.21.0.0/16 dev eth0 scope link table 1000 metric 5",
+        "route add default via 203.0.113.1 table 1000",
+        "route add 10.22.0.0/16 nexthop via 203.0.113.9 weight 2 nexthop via 203.0.113.10 weight 3",
+        "route add 10.23.0.0/16 via 10.99.0.1 dev eth0 onlink",
+        "route add local 10.24.0.0/16 dev eth0 table 1001",
+        "-6 route add 2001:db8:20::/48 via 2001:db8:203::1 metric 55",
+        "-6 route add 2001:db8:21::/48 metric 9 nexthop via 2001:db8:203::1 nexthop via 2001:db8:203::3",
+        "-6 route add 2001:db8:22::/48 via fe80::1 dev eth0 table 1000 expires 3000",
+        "rule add iif eth0 lookup 1000 priority 900",
+        "rule add oif eth0 fwmark 7 lookup 1001 priority 901",
+        "-6 rule add iif eth0 lookup 1000 priority 902",
+        "neigh add 203.0.113.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent",
+        "neigh add proxy 203.0.113.200 dev eth0",
+        "link set eth0 mtu 1450",
+    ] {
+        ns.ip(line);
+    }
+}
+
+/// What is on a link, with the link's name replaced.
+fn facts(host: &Host, link: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in [
+        "-4 route show table all",
+        "-6 route show table all",
+        "rule",
+        "-6 rule",
+        "neigh show nud permanent",
+    ] {
+        let text = host.ns().ip(line);
+        lines.extend(text.lines().filter(|line| line.contains(link)).map(str::to_owned));
+    }
+    let text = host.ns().ip(&format!("addr show dev {link}"));
+    lines.extend(text.lines().filter(|line| line.trim().starts_with("inet")).map(str::to_owned));
+    let mut lines: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let mut kept = Vec::new();
+            let mut skip = false;
+            for word in words {
+                // What is left of a life.
+                if !std::mem::take(&mut skip) {
+                    kept.push(word.replace(link, "LINK"));
+                    skip = word == "expires";
+                }
+            }
+            kept.join(" ")
+        })
+        .filter(|line| !line.contains("multicast ff00::/8"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn ping(host: &Host) {
+    let server = Lan::SERVER.to_string().parse().unwrap();
+    vnet_testkit::ping(host.ns(), server).unwrap();
+}
+
+#[test]
+fn everything_about_an_uplink_moves_to_the_bridge_and_back() {
+    let host = dual_stack();
+    furnish(&host);
+    let _netd = host.netd();
+    let before = HostState::of(host.ns());
+    let was = facts(&host, "eth0");
+    let changed = enslave(&host, &eth0()).unwrap();
+    assert_eq!(changed.network.unwrap().state, State::Active);
+    assert_eq!(facts(&host, "br0"), was);
+    assert_eq!(facts(&host, "eth0"), Vec::<String>::new());
+    assert_eq!(host.ns().mac("br0"), host.ns().mac("eth0"));
+    let link = &host.ns().json("link show br0")[0];
+    assert_eq!(link["linkinfo"]["info_data"]["stp_state"], 0);
+    assert_eq!(link["linkinfo"]["info_data"]["forward_delay"], 0);
+    assert_eq!(link["mtu"], 1450);
+    ping(&host);
+    release(&host).unwrap();
+    before.assert_same(&HostState::of(host.ns()));
+    assert_eq!(facts(&host, "eth0"), was);
+    ping(&host);
+}
+
+/// Answers one byte at a time with the same byte, until the other end closes.
+fn echo(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}
+
+/// Sends a datagram to `host` from `ns` every millisecond until `stop`, and returns the longest
+/// time without an answer.
+fn longest_silence(ns: &Netns, stop: &AtomicBool) -> (Duration, u32) {
+    let socket = ns.enter(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap();
+    socket.connect(SocketAddr::new(IpAddr::V4(Lan::HOST), 7777)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let (mut last, mut longest, mut answers) = (Instant::now(), Duration::ZERO, 0);
+    let mut buffer = [0; 16];
+    while !stop.load(Ordering::Relaxed) {
+        // The host may be unreachable for a moment.
+        let _ = socket.send(b"?");
+        let begun = Instant::now();
+        if socket.recv(&mut buffer).is_ok() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            answers += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1).saturating_sub(begun.elapsed()));
+    }
+    (longest.max(last.elapsed()), answers)
+}
+
+#[test]
+fn a_connection_survives_and_the_silence_is_short() {
+    let host = dual_stack();
+    let _netd = host.netd();
+    let listener = host.lan.outside.enter(|| TcpListener::bind((Lan::SERVER, 9999))).unwrap();
+    let answering = host.ns().enter(|| std::net::UdpSocket::bind("0.0.0.0:7777")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo(&listener));
+        let stopped = stop.clone();
+        let answering = &answering;
+        scope.spawn(move || {
+            let mut buffer = [0; 16];
+            answering.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = answering.recv_from(&mut buffer) {
+                    // The way back may be missing for a moment.
+                    let _ = answering.send_to(&buffer[..length], from);
+                }
+            }
+        });
+        let stopped = stop.clone();
+        let peer = scope.spawn(|| longest_silence(&host.lan.outside, &stop));
+        let mut stream = host.ns().enter(|| TcpStream::connect((Lan::SERVER, 9999))).unwrap();
+        let mut say = |byte: u8| {
+            let mut answer = [0];
+            stream.write_all(&[byte]).unwrap();
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, [byte]);
+        };
+        say(1);
+        let result = enslave(&host, &eth0());
+        say(2);
+        let back = release(&host);
+        say(3);
+        stopped.store(true, Ordering::Relaxed);
+        let (silence, answers) = peer.join().unwrap();
+        drop(stream);
+        result.unwrap();
+        back.unwrap();
+        println!("longest silence {silence:?}, {answers} answers");
+        assert!(answers > 20, "only {answers} answers");
+        assert!(silence < Duration::from_millis(50), "silent for {silence:?}");
+    });
+}
+
+#[test]
+fn an_address_that_is_being_checked_for_duplicates_is_not_checked_again() {
+    let host = dual_stack();
+    for link in ["all", "default", "eth0"] {
+        host.ns().set_sysctl(&format!("net.ipv6.conf.{link}.accept_dad"), "1");
+    }
+    let _netd = host.netd();
+    enslave(&host, &eth0()).unwrap();
+    let text = host.ns().ip("-6 addr show dev br0");
+    assert!(text.contains("2001:db8:203::2/64"), "{text}");
+    assert!(!text.contains("tentative") && !text.contains("nodad"), "{text}");
+}
+
+#[test]
+fn without_confirmation_all_is_put_back() {
+    let host = dual_stack();
+    furnish(&host);
+    let netd = host.netd();
+    let before = HostState::of(host.ns());
+    let changed = enslave(&host, &EnslaveUplink { confirm_seconds: Some(1), ..eth0() }).unwrap();
+    assert!(changed.network.unwrap().confirm_within.is_some());
+    netd.wait_for_log("br0 was not confirmed in time", Duration::from_secs(20));
+    host.ns().wait_for("host without br0", Duration::from_secs(20), || {
+        host.ns().try_run(["ip", "link", "show", "br0"]).is_err()
+    });
+    // The list waits for netd to have done with it.
+    assert_eq!(wait(host.client().bridges()).unwrap(), []);
+    before.assert_same(&HostState::of(host.ns()));
+    assert!(!host.paths().network(&"br0".parse().unwrap()).exists());
+    let (kind, text) = refusal(wait(host.client().confirm(&"br0".parse().unwrap())));
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(text.contains("does not wait to be confirmed"), "{text}");
+}
+
+#[test]
+fn with_confirmation_it_stays() {
+    let host = Host::new();
+    let netd = host.netd();
+    enslave(&host, &EnslaveUplink { confirm_seconds: Some(600), ..eth0() }).unwrap();
+    let changed = wait(host.client().confirm(&"br0".parse().unwrap())).unwrap();
+    assert_eq!(changed.network.unwrap().confirm_within, None);
+    let state = HostState::of(host.ns());
+    netd.kill9();
+    let _netd = host.netd();
+    state.assert_same(&HostState::of(host.ns()));
+    assert_eq!(wait(host.client().bridges()).unwrap()[0].state, State::Active);
+}
+
+#[test]
+fn netd_that_dies_before_the_confirmation_puts_all_back() {
+    let host = Host::new();
+    let before = HostState::of(host.ns());
+    let netd = host.netd();
+    enslave(&host, &EnslaveUplink { confirm_seconds: Some(600), ..eth0() }).unwrap();
+    netd.kill9();
+    let _netd = host.netd();
+    before.assert_same(&HostState::of(host.ns()));
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_undoes_it() {
+    let host = dual_stack();
+    furnish(&host);
+    host.lan.outside.ip("link set eth0 arp off");
+    let _netd = host.netd();
+    let before = HostState::of(host.ns());
+    let (_, text) = refusal(enslave(&host, &eth0()));
+    assert!(text.contains("the gateway 203.0.113.1 does not answer"), "{text}");
+    assert!(text.contains("eth0 is as it was"), "{text}");
+    before.assert_same(&HostState::of(host.ns()));
+}
+
+#[test]
+fn a_host_without_a_gateway_needs_no_answer() {
+    let host = Host::new();
+    host.ns().ip("route del default");
+    let _netd = host.netd();
+    enslave(&host, &eth0()).unwrap();
+}
+
+#[test]
+fn what_cannot_be_an_uplink_is_refused_and_nothing_changes() {
+    let host = Host::new();
+    let _netd = host.netd();
+    let ns = host.ns();
+    host.create(&nat("default")).unwrap();
+    for line in [
+        "link add down0 type veth peer name down1",
+        "link add br7 type bridge",
+        "link add br8 type bridge stp_state 1",
+        "link add port0 type veth peer name port1",
+        "link set port0 up master br7",
+        "link add low0 type veth peer name low1",
+        "link set low0 up",
+        "link add mac0 link low0 type macvlan",
+        "tuntap add tap7 mode tap",
+    ] {
+        ns.ip(line);
+    }
+    let before = HostState::of(ns);
+    for (bridge, uplink, reason) in [
+        ("br0", "eth7", "there is no interface eth7"),
+        ("br0", "down0", "down0 is down"),
+        ("br0", "lo", "loopback"),
+        ("br0", "br7", "a bridge itself"),
+        ("br0", "port0", "a port of the bridge br7 already"),
+        ("br0", "low0", "mac0 (macvlan) stands on low0"),
+        ("br0", "mac0", "is a macvlan"),
+        ("br0", "tap7", "tap or tun"),
+        ("virbr0", "eth0", "default"),
+        ("br8", "eth0", "spanning tree"),
+        ("low0", "eth0", "no bridge"),
+        ("eth0", "eth0", "its own uplink"),
+    ] {
+        let request = EnslaveUplink {
+            bridge: bridge.parse().unwrap(),
+            uplink: uplink.parse().unwrap(),
+            ..eth0()
+        };
+        let (_, text) = refusal(enslave(&host, &request));
+        assert!(text.contains(reason), "{bridge} over {uplink}: {text}");
+        before.assert_same(&HostState::of(ns));
+    }
+}
+
+#[test]
+fn a_bridge_that_was_there_is_adopted_and_given_back() {
+    let host = Host::new();
+    let ns = host.ns();
+    ns.ip("link add br0 address 02:00:00:00:00:77 type bridge");
+    ns.ip("addr add 10.55.0.1/24 dev br0");
+    ns.ip("link add p0 type veth peer name p1");
+    ns.ip("link set p0 master br0 up");
+    ns.ip("link set p1 up");
+    ns.up("br0");
+    ns.settle("br0");
+    let _netd = host.netd();
+    let before = HostState::of(ns);
+    enslave(&host, &eth0()).unwrap();
+    assert_eq!(ns.mac("br0"), ns.mac("eth0"));
+    assert!(ns.ip("addr show dev br0").contains("10.55.0.1/24"));
+    ping(&host);
+    let released = release(&host).unwrap();
+    assert!(released.notes[0].contains("was there before"), "{:?}", released.notes);
+    before.assert_same(&HostState::of(ns));
+}
+
+/// Runs `act` against a netd that dies after 1, 2, 3… steps, until it survives.
+fn dies_at_every_step(
+    prepare: impl Fn(&Host),
+    act: impl Fn(&Host) -> Result<BridgeChanged, ClientError>,
+) -> u32 {
+    for survived in 1..MANY {
+        let host = dual_stack();
+        furnish(&host);
+        let untouched = HostState::of(host.ns());
+        let was = facts(&host, "eth0");
+        {
+            let _netd = host.netd();
+            prepare(&host);
+        }
+        let netd = host.try_netd(&[("VNET_CRASH_AFTER", &survived.to_string())]);
+        let acted = netd.as_ref().ok().map(|_| act(&host));
+        drop(netd);
+        let _netd = host.netd();
+        match wait(host.client().bridges()).unwrap().first() {
+            Some(network) => {
+                assert_eq!(network.state, State::Active);
+                assert_eq!(facts(&host, "br0"), was, "after {survived} steps");
+                release(&host).unwrap();
+            }
+            None => assert_eq!(facts(&host, "eth0"), was, "after {survived} steps"),
+        }
+        untouched.assert_same(&HostState::of(host.ns()));
+        if matches!(acted, Some(Ok(_))) {
+            return survived;
+        }
+    }
+    panic!("netd died {MANY} times");
+}
+
+#[test]
+fn netd_killed_after_any_step_of_enslaving_leaves_a_whole_state() {
+    let steps = dies_at_every_step(|_| {}, |host| enslave(host, &eth0()));
+    assert!(steps > 6, "only {steps} steps");
+}
+
+#[test]
+fn netd_killed_after_any_step_of_releasing_leaves_a_whole_state() {
+    let steps = dies_at_every_step(|host| drop(enslave(host, &eth0()).unwrap()), release);
+    assert!(steps > 3, "only {steps} steps");
+}
+
+#[test]
+fn the_managers_files_are_written_and_put_back() {
+    let host = Host::new();
+    let path = host.root.path().join("etc/network/interfaces");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let text = "auto eth0\niface eth0 inet static\n    address 203.0.113.2/24\n";
+    std::fs::write(&path, text).unwrap();
+    let _netd = host.netd();
+    let dry = wait(host.client().enslave(&eth0(), Run::Dry)).unwrap();
+    let last = dry.plan.last().unwrap();
+    assert!(
+        last.contains("write /etc/network/interfaces") && last.contains("iface br0 inet static"),
+        "{last}"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    enslave(&host, &eth0()).unwrap();
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        written.contains("auto br0") && written.contains("iface eth0 inet manual"),
+        "{written}"
+    );
+    release(&host).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn an_uplink_that_lost_its_bridge_is_put_under_it_at_the_next_start() {
+    let host = Host::new();
+    host.define("lan", "name = \"lan\"\nmode = \"bridged\"\nbridge = \"br0\"\nuplink = \"eth0\"\n");
+    let _netd = host.netd();
+    let networks = wait(host.client().bridges()).unwrap();
+    assert_eq!(networks[0].state, State::Active);
+    assert!(host.ns().ip("addr show dev br0").contains("203.0.113.2/24"));
+}
