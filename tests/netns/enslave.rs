@@ -138,26 +138,40 @@ fn echo(listener: &TcpListener) {
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// Sends a datagram to `host` from `ns` every millisecond until `stop`, and returns the longest
-/// time without an answer.
-fn longest_silence(ns: &Netns, stop: &AtomicBool) -> (Duration, u32) {
+/// Sends a numbered datagram to the host from `ns` every millisecond until `stop`; returns the
+/// longest time in which every one of them was lost, and how many were answered. What is late
+/// because this machine is busy isn't lost.
+fn longest_silence(ns: &Netns, stop: &AtomicBool) -> (Duration, usize) {
     let socket = ns.enter(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap();
     socket.connect(SocketAddr::new(IpAddr::V4(Lan::HOST), 7777)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    let (mut last, mut longest, mut answers) = (Instant::now(), Duration::ZERO, 0);
-    let mut buffer = [0; 16];
-    while !stop.load(Ordering::Relaxed) {
-        // The host may be unreachable for a moment.
-        let _ = socket.send(b"?");
-        let begun = Instant::now();
-        if socket.recv(&mut buffer).is_ok() {
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
-            answers += 1;
+    let (mut sent, mut answered) = (Vec::new(), std::collections::BTreeSet::new());
+    let mut buffer = [0; 8];
+    let mut listen = |patience: Duration| {
+        socket.set_read_timeout(Some(patience)).unwrap();
+        let answer = socket.recv(&mut buffer).is_ok_and(|length| length == buffer.len());
+        if answer {
+            answered.insert(usize::from_ne_bytes(buffer));
         }
-        std::thread::sleep(Duration::from_millis(1).saturating_sub(begun.elapsed()));
+        answer
+    };
+    while !stop.load(Ordering::Relaxed) {
+        sent.push(Instant::now());
+        // The host may be unreachable for a moment.
+        let _ = socket.send(&(sent.len() - 1).to_ne_bytes());
+        while sent.last().is_some_and(|last| last.elapsed() < Duration::from_millis(1)) {
+            listen(Duration::from_millis(1));
+        }
     }
-    (longest.max(last.elapsed()), answers)
+    while listen(Duration::from_millis(500)) {}
+    let (mut longest, mut lost_since) = (Duration::ZERO, None);
+    for (number, time) in sent.iter().enumerate() {
+        if !answered.contains(&number) {
+            lost_since.get_or_insert(*time);
+        } else if let Some(since) = lost_since.take() {
+            longest = longest.max(*time - since);
+        }
+    }
+    (longest, answered.len())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `vnet list`: all networks.
 
-use vnet_api::model::{Network, State};
+use vnet_api::model::{BridgedNetwork, Network, PortView, State};
 
 use crate::context::{Context, Format};
 use crate::output;
@@ -11,21 +11,35 @@ use crate::table::{Cell, Colour, Table};
 /// # Errors
 /// netd cannot be reached, or standard output cannot be written.
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let (networks, status) = tokio::try_join!(context.client.networks(), context.client.status())?;
+    let client = &context.client;
+    let (networks, bridges, status) =
+        tokio::try_join!(client.networks(), client.bridges(), client.status())?;
     for broken in &status.broken {
         output::warn(format_args!("{} cannot be used: {}", broken.path, broken.reason));
     }
     match context.format {
-        Format::Json => output::print_json(&networks),
-        Format::Text if networks.is_empty() => {
+        Format::Json => output::print_json(&all(&networks, &bridges)),
+        Format::Text if networks.is_empty() && bridges.is_empty() => {
             output::note("there is no network yet: `vnet create nat default` makes one");
             Ok(())
         }
-        Format::Text => output::print(&table(&networks).render()),
+        Format::Text => output::print(&table(&networks, &bridges).render()),
     }
 }
 
-fn table(networks: &[Network]) -> Table {
+/// One network of either sort; `definition.mode` tells them apart.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Any<'n> {
+    Network(&'n Network),
+    Bridged(&'n BridgedNetwork),
+}
+
+fn all<'n>(networks: &'n [Network], bridges: &'n [BridgedNetwork]) -> Vec<Any<'n>> {
+    networks.iter().map(Any::Network).chain(bridges.iter().map(Any::Bridged)).collect()
+}
+
+fn table(networks: &[Network], bridges: &[BridgedNetwork]) -> Table {
     let mut table = Table::new(["NAME", "MODE", "STATE", "BRIDGE", "SUBNET", "GUESTS", "LEASES"]);
     for network in networks {
         let definition = &network.definition;
@@ -35,16 +49,28 @@ fn table(networks: &[Network]) -> Table {
             state(&network.state),
             Cell::text(&definition.bridge),
             Cell::text(definition.subnet),
-            Cell::number(guests(network)),
+            Cell::number(guests(&network.ports)),
             Cell::number(network.leases),
+        ]);
+    }
+    for network in bridges {
+        let definition = &network.definition;
+        table.row([
+            Cell::text(&definition.name),
+            Cell::text(vnet_types::BRIDGED),
+            state(&network.state),
+            Cell::text(&definition.bridge),
+            Cell::text(format!("that of {}", definition.uplink)),
+            Cell::number(guests(&network.ports)),
+            Cell::number(0),
         ]);
     }
     table
 }
 
 /// How many guests have a port: one with two network cards counts once.
-fn guests(network: &Network) -> usize {
-    let mut domains: Vec<_> = network.ports.iter().map(|port| &port.domain).collect();
+fn guests(ports: &[PortView]) -> usize {
+    let mut domains: Vec<_> = ports.iter().map(|port| &port.domain).collect();
     domains.sort();
     domains.dedup();
     domains.len()
@@ -83,7 +109,7 @@ mod tests {
     #[test]
     fn a_network_is_a_row_and_a_guest_with_two_cards_counts_once() {
         assert_eq!(
-            table(&[network()]).render(),
+            table(&[network()], &[]).render(),
             "NAME     MODE  STATE   BRIDGE  SUBNET            GUESTS  LEASES\n\
              default  nat   active  virbr0  192.168.122.0/24       1       2\n"
         );
