@@ -27,13 +27,13 @@ pub(crate) struct Bridge {
     #[command(flatten)]
     change: Change,
     /// Put everything back unless `vnet confirm` comes within so many seconds
-    #[arg(long, value_name = "SECONDS", requires = "enslave", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "release", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     confirm: Option<u64>,
     /// The network's name [default: the bridge's]
-    #[arg(long, value_name = "NET", requires = "enslave")]
+    #[arg(long, value_name = "NET", conflicts_with = "release")]
     name: Option<NetworkName>,
     /// Bytes in the largest IP packet [default: the uplink's]
-    #[arg(long, value_name = "BYTES", requires = "enslave", value_parser = clap::value_parser!(u32).range(576..=65535))]
+    #[arg(long, value_name = "BYTES", conflicts_with = "release", value_parser = clap::value_parser!(u32).range(576..=65535))]
     mtu: Option<u32>,
     #[command(flatten)]
     force: Force,
