@@ -8,8 +8,7 @@ use vnet_types::{Mode, NetworkName};
 
 use crate::{
     autostart, bridge, check, completions, create, delete, edit, forward, leases, probe, reserve,
-    run,
-    show, start, stop,
+    run, show, start, stop,
 };
 
 /// Over the options that every command has.
