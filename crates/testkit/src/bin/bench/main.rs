@@ -1,0 +1,54 @@
+//! Measures what vnet promises: how long `vnet create` takes, and how soon a guest has its
+//! address. `scripts/bench` builds everything and starts it.
+//!
+//! All times are wall-clock times of whole commands, from just before the process is made until
+//! it has ended (or has printed a line), as a person at a terminal has them. Each benchmark runs
+//! in namespaces of its own; what netd writes, it writes to the disk that has the temporary
+//! directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod boot;
+mod create;
+mod rows;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures vnet, in private namespaces.
+#[derive(Parser)]
+#[command(name = "vnet-bench")]
+struct Arguments {
+    /// How often each thing is measured
+    #[arg(long, global = true, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    runs: u32,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Networks: create and delete
+    Create {
+        /// Measure the network `default` of the libvirtd at this URI as well
+        #[arg(long, value_name = "URI")]
+        virsh: Option<String>,
+    },
+    /// Guests: from `vnet run` to the address
+    Boot,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let rows = match arguments.what {
+        What::Create { virsh } => {
+            let mut rows = create::create(arguments.runs)?;
+            if let Some(uri) = virsh {
+                rows.extend(create::libvirt(&uri, arguments.runs)?);
+            }
+            rows
+        }
+        What::Boot => boot::boot(arguments.runs)?,
+    };
+    rows::print(&rows);
+    Ok(())
+}
