@@ -1,7 +1,7 @@
 //! The text of a definition: read whole, with each error at its line and column.
 
 use toml_edit::{Item, TableLike, Value};
-use vnet_types::{DefinitionError, Forward, NetworkDefinition};
+use vnet_types::{DefinitionError, Forward, Ipv6Error, NetworkDefinition};
 
 use crate::failure::chain;
 
@@ -52,10 +52,37 @@ fn place(
             nth_table(root.get("forwards")?, network.forwards.iter().rposition(is)?)
         }
         DefinitionError::TooManyForwards(_) => nth_table(root.get("forwards")?, 0),
+        DefinitionError::Ipv6(error) => place_in_ipv6(root.get("mtu"), root.get("ipv6")?, error),
     }?;
     let before = text.get(..span.start)?;
     let line = before.rsplit('\n').next()?;
     Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+}
+
+fn place_in_ipv6(
+    mtu: Option<&Item>,
+    ipv6: &Item,
+    error: &Ipv6Error,
+) -> Option<std::ops::Range<usize>> {
+    let table = ipv6.as_table_like()?;
+    match error {
+        Ipv6Error::Mtu(_) => mtu.unwrap_or(ipv6).span(),
+        Ipv6Error::SlaacPrefix(_) => table.get("prefix")?.span(),
+        Ipv6Error::NoAddresses => table.get("slaac")?.span(),
+        Ipv6Error::LeaseTooShort(_) => table.get("lease_seconds")?.span(),
+        Ipv6Error::Range { .. } => table.get("range")?.span(),
+        Ipv6Error::Reservation { mac, .. } | Ipv6Error::GroupMac(mac) => {
+            reservation_value(table.get("reservations")?, |text| text.parse() == Ok(*mac))
+        }
+        Ipv6Error::ReservedTwice(key) => {
+            // An address is the same in any of its spellings.
+            let same = |text: &str| {
+                let address = text.parse::<std::net::Ipv6Addr>();
+                address.map_or_else(|_| text.to_ascii_lowercase(), |ip| ip.to_string()) == *key
+            };
+            reservation_value(table.get("reservations")?, same)
+        }
+    }
 }
 
 /// Where the table is that has this place, from 0, among those of `item`.
@@ -140,6 +167,11 @@ reservations = [
         assert!(short.starts_with("line 10, column 17: a lease of 1"), "{short}");
         let forward = wrong("]\n\n", "]\n\n[[forwards]]\nport = 80\ntarget = \"10.0.0.9\"\n");
         assert!(forward.starts_with("line 15, column 1: 80/tcp to 10.0.0.9"), "{forward}");
+        let ipv6 = "]\n\n[ipv6]\nprefix = \"fd00::/96\"\n";
+        let slaac = wrong("]\n\n", ipv6);
+        assert!(slaac.starts_with("line 16, column 10: guests can make their own"), "{slaac}");
+        let small = wrong("]\n\n", "]\n\n[ipv6]\nprefix = \"fd00::/64\"\nlease_seconds = 9\n");
+        assert!(small.starts_with("line 17, column 17: an IPv6 lease of 9"), "{small}");
         let tables = wrong(
             "reservations = [\n  { mac = \"52:54:00:00:00:01\", ip = \"192.168.122.9\" },\n]\n",
             "[[dhcp.reservations]]\nmac = \"53:54:00:00:00:01\"\nip = \"192.168.122.9\"\n",

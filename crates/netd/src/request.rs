@@ -61,6 +61,7 @@ pub(crate) fn complete(
         autostart: true,
         anti_spoofing: true,
         dhcp,
+        ipv6: None,
         dns: Dns::default(),
         forwards: Vec::new(),
     };

@@ -186,6 +186,7 @@ fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> Network
         autostart: true,
         anti_spoofing: true,
         dhcp: None,
+        ipv6: None,
         dns: Dns::default(),
         forwards: Vec::new(),
     }

@@ -6,6 +6,7 @@
 
 mod bridged;
 mod forward;
+mod ipv6;
 mod mac;
 mod names;
 mod network;
@@ -16,6 +17,9 @@ mod subnet;
 pub use bridged::{BRIDGED, BridgedDefinition, BridgedMode};
 pub use forward::{
     Forward, ForwardError, Listen, MAX_FORWARDED_PORTS, PortRange, Protocol, Target, TargetHost,
+};
+pub use ipv6::{
+    AddrRange6, Ipv6, Ipv6Error, MIN_MTU6, Prefix6, Prefix6Error, Reservation6, link_local,
 };
 pub use mac::{MacAddr, MacError};
 pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};

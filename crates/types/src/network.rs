@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddrRange, DnsName, Forward, IfName, Listen, MAX_FORWARDED_PORTS, MacAddr, NetworkName, Subnet,
-    TargetHost,
+    AddrRange, DnsName, Forward, IfName, Ipv6, Ipv6Error, Listen, MAX_FORWARDED_PORTS, MacAddr,
+    NetworkName, Subnet, TargetHost,
 };
 
 /// How long a lease lasts where the definition says nothing, in seconds.
@@ -64,6 +64,9 @@ pub struct NetworkDefinition {
     /// What its guests get by DHCP; no DHCP where this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Dhcp>,
+    /// Its IPv6; none where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6>,
     /// How its names are resolved.
     #[serde(default, skip_serializing_if = "Dns::is_default")]
     pub dns: Dns,
@@ -190,6 +193,9 @@ pub enum DefinitionError {
     /// A lease too short to be renewed in time.
     #[error("a lease of {0} seconds is too short to be renewed: choose 60 or more")]
     LeaseTooShort(u32),
+    /// Its IPv6 contradicts itself, or something else in the definition.
+    #[error(transparent)]
+    Ipv6(#[from] Ipv6Error),
     /// A bridge over itself.
     #[error("{0} cannot be its own uplink: name the bridge otherwise, as in br0")]
     OwnUplink(IfName),
@@ -254,6 +260,9 @@ impl NetworkDefinition {
             return Err(DefinitionError::Mtu(self.mtu));
         }
         self.validate_forwards()?;
+        if let Some(ipv6) = &self.ipv6 {
+            ipv6.validate(self.mtu)?;
+        }
         let Some(dhcp) = &self.dhcp else { return Ok(()) };
         let guests = self.subnet.guests();
         if !guests.contains(dhcp.range.first()) || !guests.contains(dhcp.range.last()) {
@@ -338,6 +347,7 @@ mod tests {
             autostart: true,
             anti_spoofing: true,
             dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
+            ipv6: None,
             dns: Dns::default(),
             forwards: vec![],
         }

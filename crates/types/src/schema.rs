@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AddrRange, PortRange, Target};
+use crate::{AddrRange, AddrRange6, PortRange, Target};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -35,6 +35,13 @@ macro_rules! schema {
 schema!(
     AddrRange,
     text("Addresses from the first to the last, both included.", "192.168.122.2-192.168.122.254")
+);
+schema!(
+    AddrRange6,
+    text(
+        "IPv6 addresses from the first to the last, both included.",
+        "fd12:3456:789a::1000-fd12:3456:789a::1fff"
+    )
 );
 schema!(Target, text("Where a forward leads: `NAME|ADDR[:PORT[-PORT]]`.", "web:80"));
 schema!(

@@ -55,6 +55,7 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
             reservations: vec![],
         }),
         dns: Dns::default(),
+        ipv6: None,
         forwards: Vec::new(),
     }
 }
