@@ -20,7 +20,7 @@ not stopped in time (or, before the start: netd cannot be reached), 4 it crashed
 failed, 6 a signal stopped it.
 
 Example: vnet run --net nat:default --append vnet.mode=stay
-         vnet run --kernel vmlinux --initrd initrd.img --append console=ttyS0 --net nat:default";
+         vnet run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --net nat:default";
 
 /// Run a guest that lives as long as the command
 ///
@@ -30,7 +30,7 @@ Example: vnet run --net nat:default --append vnet.mode=stay
 #[derive(Debug, Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Run {
-    /// The kernel: an ELF file with a PVH note [default: the built-in guest]
+    /// The kernel: a bzImage, or an ELF file with a PVH note [default: the built-in guest]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The kernel's initial RAM disk

@@ -24,7 +24,7 @@ const KERNEL_MEMORY: u64 = 512;
 #[derive(Debug, Parser)]
 #[command(name = "vnet-vmm", version)]
 pub struct Cli {
-    /// The kernel: an ELF file with a PVH note [default: the built-in guest]
+    /// The kernel: a bzImage, or an ELF file with a PVH note [default: the built-in guest]
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// The kernel's initial RAM disk

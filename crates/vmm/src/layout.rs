@@ -11,12 +11,18 @@
 //! 0x1_0000_0000  the rest of RAM
 //! ```
 
+/// Segment descriptors for Linux' 64-bit entry.
+pub const BOOT_GDT: u64 = 0x5000;
 /// PVH start info.
 pub const START_INFO: u64 = 0x6000;
 /// PVH list of modules: the initrd, where there is one.
 pub const MODULES: u64 = 0x6800;
 /// PVH memory map.
 pub const MEMORY_MAP: u64 = 0x7000;
+/// Linux' zero page.
+pub const ZERO_PAGE: u64 = 0x8000;
+/// Six pages of page tables for Linux' 64-bit entry.
+pub const BOOT_PAGES: u64 = 0x9000;
 /// The kernel's command line, NUL-terminated.
 pub const COMMAND_LINE: u64 = 0x2_0000;
 /// Bytes that a command line may have with its NUL: Linux' own bound (`COMMAND_LINE_SIZE`).

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`layout`] | where everything is in the guest's address space |
 //! | [`memory`] | guest memory |
-//! | [`boot`] | the kernel's file, and the PVH boot protocol |
+//! | [`boot`] | the kernel's file, and the protocols by which kernels are booted |
 //! | [`acpi`] | the tables |
 //! | [`cpuid`], [`vcpu`] | processors |
 //! | [`devices`] | what answers on ports and in memory; the paravirtual wait register |

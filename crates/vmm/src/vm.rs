@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -22,8 +22,9 @@ use vnet_virtio::pci::{BAR_SIZE, Function, Parts, Platform, VirtioPci};
 use vnet_virtio::wake::Wake;
 
 use crate::acpi::{self, AcpiError};
+use crate::boot::data::{self, BootData, BootError};
 use crate::boot::kernel::{self, KernelError};
-use crate::boot::pvh::{self, BootData, BootError};
+use crate::boot::source::Source;
 use crate::devices::Board;
 use crate::devices::pci_root::{PciRoot, SLOTS};
 use crate::devices::serial::SerialPort;
@@ -160,6 +161,14 @@ fn open_kvm() -> Result<Kvm, VmError> {
     Ok(kvm)
 }
 
+fn open_kernel(path: &Path) -> Result<Source, KernelError> {
+    Source::open(path).map_err(|source| KernelError::Open { path: path.to_owned(), source })
+}
+
+fn open_initrd(path: &Path) -> Result<Source, BootError> {
+    Source::open(path).map_err(|source| BootError::Initrd { path: path.to_owned(), source })
+}
+
 /// A machine as `config` says.
 ///
 /// # Errors
@@ -171,10 +180,12 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
         return Err(VmError::Cpus { asked: config.cpus, most });
     }
     let memory = memory::reserve(config.memory_mib)?;
-    let kernel = kernel::load(&config.kernel, &memory)?;
+    let kernel = kernel::load(&open_kernel(&config.kernel)?, &memory)?;
     let rsdp = acpi::write(&memory, config.cpus)?;
-    let initrd = config.initrd.as_deref();
-    pvh::write(&memory, &BootData { kernel, command_line: &config.command_line, initrd, rsdp })?;
+    let initrds: Vec<Source> =
+        config.initrd.iter().map(|path| open_initrd(path)).collect::<Result<_, _>>()?;
+    let command_line = &config.command_line;
+    data::write(&memory, &BootData { kernel, command_line, initrds: &initrds, rsdp })?;
 
     let fd = Arc::new(create_vm(&kvm, &memory)?);
     let line = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
@@ -196,7 +207,7 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
         let vcpu = fd.create_vcpu(number.into()).map_err(kvm_error("make a vCPU"))?;
         setup::common(&supported, &vcpu, number, config.cpus)?;
         if number == 0 {
-            setup::first(&vcpu, kernel.entry)?;
+            setup::first(&vcpu, &kernel)?;
         }
         vcpus.push(Vcpu { fd: vcpu, number });
     }

@@ -197,8 +197,8 @@ fn what_cannot_be_a_kernel_is_refused_with_the_reason() {
     let mut too_high = good.clone();
     too_high[64 + 56 + 24..][..8].copy_from_slice(&(1_u64 << 40).to_le_bytes());
     for (bytes, reason) in [
-        (&b"#!/bin/sh\n"[..], "no ELF file"),
-        (&[], "no ELF file"),
+        (&b"#!/bin/sh\n"[..], "is no kernel"),
+        (&[], "is no kernel"),
         (&good[..good.len() - 1], "truncated"),
         (&good[..70], "truncated"),
         (&no_note, "no PVH entry note"),

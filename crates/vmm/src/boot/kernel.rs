@@ -1,30 +1,39 @@
-//! Kernels: ELF files with a PVH note.
+//! Kernels, of whichever kind: what they have in common once they are in guest memory, and what
+//! can be wrong with them.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::{self, KernelLoader};
-use vm_memory::Address;
+use linux_loader::loader;
 use vnet_virtio::GuestMemory;
 
-use crate::layout;
-use crate::memory::low_end;
+use super::source::Source;
+use super::{bzimage, elf};
 
-/// Bytes of an ELF64 file header and of a program header.
-const FILE_HEADER: usize = 64;
-const PROGRAM_HEADER: usize = 56;
-const PT_LOAD: u32 = 1;
+/// Bytes from a file's beginning that tell of what kind it is.
+const START: usize = 0x264;
+
+/// How a kernel is told what it must know, and in which state its first processor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Xen's PVH: 32-bit protected mode, see [`super::pvh`].
+    Pvh,
+    /// Linux' own, by its 64-bit entry: see [`super::linux`]. The header is the file's.
+    Linux(bzimage::SetupHeader),
+}
 
 /// A kernel in guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel {
-    /// Where the first vCPU begins, in 32-bit protected mode.
+    /// Where the first vCPU begins.
     pub entry: u64,
-    /// The first byte beyond the kernel and its zeroed data.
+    /// The first byte beyond what the kernel needs at once, its zeroed data included.
     pub end: u64,
+    /// The first address at which no part of the initial RAM disk may be.
+    pub initrd_limit: u64,
+    /// How it is booted.
+    pub protocol: Protocol,
 }
 
 /// Why a kernel cannot be booted.
@@ -48,9 +57,15 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
-    /// The file is no ELF.
-    #[error("{0} is no ELF file for x86-64: give an uncompressed kernel (vmlinux)")]
-    NotElf(PathBuf),
+    /// The file is no kernel.
+    #[error("{0} is no kernel: give a bzImage (vmlinuz) or an ELF file (vmlinux) for x86-64")]
+    NotKernel(PathBuf),
+    /// The file is a kernel for another machine.
+    #[error("{0} is not for x86-64: give a kernel of this architecture")]
+    Architecture(PathBuf),
+    /// The kernel is too old.
+    #[error("{0} cannot be entered in 64-bit mode: it is older than Linux 3.8, or a 32-bit kernel")]
+    No64BitEntry(PathBuf),
     /// The file ends too early.
     #[error(
         "{path} is truncated: it should have {expected} bytes, and has {actual}; copy it again"
@@ -64,11 +79,11 @@ pub enum KernelError {
         actual: u64,
     },
     /// The kernel cannot be booted the PVH way.
-    #[error("{0} has no PVH entry note: a Linux kernel needs CONFIG_PVH=y")]
+    #[error("{0} has no PVH entry note: a Linux kernel needs CONFIG_PVH=y, or give its bzImage")]
     NoPvhNote(PathBuf),
     /// The kernel does not fit into guest memory.
     #[error(
-        "{path} does not fit: it loads at {start:#x} to {end:#x}, and memory for kernels is {low:#x} to {high:#x}; give the guest more --memory"
+        "{path} does not fit: it needs {start:#x} to {end:#x}, and memory for kernels is {low:#x} to {high:#x}; give the guest more --memory"
     )]
     DoesNotFit {
         /// The file.
@@ -91,83 +106,27 @@ pub enum KernelError {
         #[source]
         source: loader::Error,
     },
+    /// Guest memory cannot be written.
+    #[error("cannot write the kernel to guest memory")]
+    Memory(#[from] vm_memory::GuestMemoryError),
 }
 
-/// Loads the ELF file at `path` to where it wants to be in `memory`.
+/// Loads a kernel to where it wants to be in `memory`.
 ///
 /// # Errors
 /// See [`KernelError`].
-pub fn load(path: &Path, memory: &GuestMemory) -> Result<Kernel, KernelError> {
-    let path_buf = || path.to_owned();
-    let mut file =
-        File::open(path).map_err(|source| KernelError::Open { path: path_buf(), source })?;
-    check(path, &file, memory)?;
-    let loaded = Elf::load(memory, None, &mut file, None)
-        .map_err(|source| KernelError::Load { path: path_buf(), source })?;
-    match loaded.pvh_boot_cap {
-        PvhBootCapability::PvhEntryPresent(entry) => {
-            Ok(Kernel { entry: entry.raw_value(), end: loaded.kernel_end })
-        }
-        _ => Err(KernelError::NoPvhNote(path_buf())),
+pub fn load(source: &Source, memory: &GuestMemory) -> Result<Kernel, KernelError> {
+    let mut start = [0; START];
+    let count = source
+        .file()
+        .read_at(&mut start, 0)
+        .map_err(|error| KernelError::Read { path: source.name().to_owned(), source: error })?;
+    let start = &start[..count];
+    if elf::is_elf(start) {
+        elf::load(source, memory)
+    } else if bzimage::is_bzimage(start) {
+        bzimage::load(source, memory)
+    } else {
+        Err(KernelError::NotKernel(source.name().to_owned()))
     }
-}
-
-/// Looks at the headers first, so that what is wrong can be said.
-fn check(path: &Path, file: &File, memory: &GuestMemory) -> Result<(), KernelError> {
-    let path_buf = || path.to_owned();
-    let read_error = |source| KernelError::Read { path: path_buf(), source };
-    let metadata = file.metadata().map_err(read_error)?;
-    if !metadata.is_file() {
-        return Err(KernelError::NotElf(path_buf()));
-    }
-    let actual = metadata.len();
-    let read = |buffer: &mut [u8], offset: u64| match file.read_exact_at(buffer, offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            let expected = offset.saturating_add(buffer.len() as u64);
-            Err(KernelError::Truncated { path: path_buf(), expected, actual })
-        }
-        other => other.map_err(read_error),
-    };
-    let mut start = [0; 20];
-    if actual < start.len() as u64 {
-        return Err(KernelError::NotElf(path_buf()));
-    }
-    read(&mut start, 0)?;
-    // Class 64, little endian, machine x86-64.
-    if !start.starts_with(b"\x7fELF\x02\x01") || start[18..20] != [62, 0] {
-        return Err(KernelError::NotElf(path_buf()));
-    }
-    let mut header = [0; FILE_HEADER];
-    read(&mut header, 0)?;
-    let table = le64(&header, 32);
-    let count = u16::from_le_bytes([header[56], header[57]]);
-    for index in 0..u64::from(count) {
-        let mut segment = [0; PROGRAM_HEADER];
-        read(&mut segment, table.saturating_add(index * PROGRAM_HEADER as u64))?;
-        let [offset, address] = [le64(&segment, 8), le64(&segment, 24)];
-        let [in_file, in_memory] = [le64(&segment, 32), le64(&segment, 40)];
-        let expected = offset.saturating_add(in_file);
-        if expected > actual {
-            return Err(KernelError::Truncated { path: path_buf(), expected, actual });
-        }
-        let is_loaded = le64(&segment, 0) as u32 == PT_LOAD && in_memory.max(in_file) > 0;
-        let end = address.saturating_add(in_memory.max(in_file));
-        let [low, high] = [layout::HIGH_RAM, low_end(memory)];
-        if is_loaded && (address < low || end > high) {
-            return Err(KernelError::DoesNotFit {
-                path: path_buf(),
-                start: address,
-                end,
-                low,
-                high,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn le64(bytes: &[u8], offset: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[offset..offset + 8]);
-    u64::from_le_bytes(value)
 }

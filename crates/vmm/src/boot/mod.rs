@@ -1,7 +1,14 @@
-//! Getting a kernel going: the file into guest memory, and what the PVH boot protocol wants told.
+//! Booting a kernel without firmware.
 //!
-//! [`kernel`] loads the ELF and finds its PVH entry; [`pvh`] writes the start info, the memory
-//! map, the command line and the initrd, and says in which state the first vCPU begins.
+//! ```text
+//! source → kernel ┬ elf     → data (command line, initrd, memory map) → pvh    start info
+//!                 └ bzimage → data                                    → linux  zero page
+//! ```
 
+mod bzimage;
+pub mod data;
+mod elf;
 pub mod kernel;
-pub mod pvh;
+mod linux;
+mod pvh;
+pub mod source;

@@ -1,9 +1,13 @@
-//! The state in which vCPUs begin: the first one as the PVH boot protocol says (32-bit protected
-//! mode, no paging, EBX points to the start info); the others wait for INIT and SIPI.
+//! The state in which vCPUs begin: the first one as its kernel's boot protocol says; the others
+//! wait for INIT and SIPI.
+//!
+//! PVH: 32-bit protected mode, no paging, EBX points to the start info. Linux: 64-bit mode, pages
+//! mapped to themselves, RSI points to the zero page.
 
-use kvm_bindings::{CpuId, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 
+use crate::boot::kernel::{Kernel, Protocol};
 use crate::{cpuid, layout};
 
 /// Why a vCPU cannot be set up.
@@ -61,19 +65,37 @@ fn wire_lapic(lapic: &mut kvm_lapic_state) {
     }
 }
 
-/// Makes `vcpu` begin at `entry` as the PVH boot protocol says.
+/// Makes `vcpu` begin where `kernel` does, in the state that its protocol wants.
 ///
 /// # Errors
 /// KVM refuses the registers.
-pub fn first(vcpu: &VcpuFd, entry: u64) -> Result<(), SetupError> {
-    const PROTECTED_MODE: u64 = 1;
-    const EXTENSION_TYPE: u64 = 0x10;
-    const CODE: u8 = 0xb;
-    const DATA: u8 = 0x3;
-    const TSS: u8 = 0xb;
+pub fn first(vcpu: &VcpuFd, kernel: &Kernel) -> Result<(), SetupError> {
     let failed = |what| move |source| SetupError { what, cpu: 0, source };
     let mut sregs = vcpu.get_sregs().map_err(failed("the system registers"))?;
-    let flat = |selector, type_| kvm_segment {
+    let mut regs = kvm_regs { rip: kernel.entry, rflags: 2, ..Default::default() };
+    match kernel.protocol {
+        Protocol::Pvh => {
+            protected_mode(&mut sregs);
+            regs.rbx = layout::START_INFO;
+        }
+        Protocol::Linux(_) => {
+            long_mode(&mut sregs);
+            regs.rsi = layout::ZERO_PAGE;
+        }
+    }
+    vcpu.set_sregs(&sregs).map_err(failed("the system registers"))?;
+    vcpu.set_regs(&regs).map_err(failed("the registers"))
+}
+
+const PROTECTED_MODE: u64 = 1;
+const EXTENSION_TYPE: u64 = 0x10;
+const CODE: u8 = 0xb;
+const DATA: u8 = 0x3;
+const TSS: u8 = 0xb;
+
+/// A 32-bit segment of all memory.
+fn flat(selector: u16, type_: u8) -> kvm_segment {
+    kvm_segment {
         base: 0,
         limit: u32::MAX,
         selector,
@@ -87,19 +109,36 @@ pub fn first(vcpu: &VcpuFd, entry: u64) -> Result<(), SetupError> {
         avl: 0,
         unusable: 0,
         padding: 0,
-    };
-    sregs.cs = flat(0x8, CODE);
-    for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
-        *segment = flat(0x10, DATA);
     }
-    sregs.tr = kvm_segment { limit: 0x67, db: 0, s: 0, g: 0, ..flat(0x18, TSS) };
-    sregs.gdt.limit = 0;
+}
+
+fn set_segments(sregs: &mut kvm_sregs, code: kvm_segment, data: u16) {
+    sregs.cs = code;
+    for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        *segment = flat(data, DATA);
+    }
+    sregs.tr = kvm_segment { limit: 0x67, db: 0, s: 0, g: 0, ..flat(0x20, TSS) };
     sregs.idt.limit = 0;
+}
+
+fn protected_mode(sregs: &mut kvm_sregs) {
+    set_segments(sregs, flat(0x8, CODE), 0x10);
+    sregs.gdt.limit = 0;
     sregs.cr0 = PROTECTED_MODE | EXTENSION_TYPE;
     sregs.cr3 = 0;
     sregs.cr4 = 0;
     sregs.efer = 0;
-    vcpu.set_sregs(&sregs).map_err(failed("the system registers"))?;
-    let regs = kvm_regs { rip: entry, rbx: layout::START_INFO, rflags: 2, ..Default::default() };
-    vcpu.set_regs(&regs).map_err(failed("the registers"))
+}
+
+fn long_mode(sregs: &mut kvm_sregs) {
+    const PAGING: u64 = 1 << 31;
+    const PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
+    const LONG_MODE_ENABLED_AND_ACTIVE: u64 = 1 << 8 | 1 << 10;
+    set_segments(sregs, kvm_segment { db: 0, l: 1, ..flat(0x10, CODE) }, 0x18);
+    sregs.gdt.base = layout::BOOT_GDT;
+    sregs.gdt.limit = 0x1f;
+    sregs.cr0 = PAGING | PROTECTED_MODE | EXTENSION_TYPE;
+    sregs.cr3 = layout::BOOT_PAGES;
+    sregs.cr4 = PHYSICAL_ADDRESS_EXTENSION;
+    sregs.efer = LONG_MODE_ENABLED_AND_ACTIVE;
 }
