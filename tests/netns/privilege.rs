@@ -77,31 +77,3 @@ fn a_stranger_who_gets_to_a_socket_is_refused_by_netd_itself() {
     assert!(host.network("default").ports.is_empty());
     before.assert_same(&HostState::of(host.ns()));
 }
-
-#[test]
-fn without_nft_a_create_is_refused_and_leaves_nothing() {
-    let host = Host::new();
-    let folder = tempfile::tempdir().unwrap();
-    let nft = folder.path().join("nft");
-    let real = host.ns().run(["sh", "-c", "command -v nft"]);
-    std::os::unix::fs::symlink(real.trim(), &nft).unwrap();
-    let path = folder.path().to_str().unwrap();
-    let _netd = host.try_netd(&[("PATH", path)]).unwrap();
-    // One process of it was started ahead; the network after that needs another one.
-    host.create_default();
-    let before = HostState::of(host.ns());
-    std::fs::remove_file(&nft).unwrap();
-    let mut refused = 0;
-    for number in 0..3 {
-        let Err(error) = host.create(&vnet_tests::nat(&format!("n{number}"))) else { continue };
-        assert!(error.to_string().contains("install the package nftables"), "{error}");
-        refused += 1;
-    }
-    assert!(refused > 0);
-    // What was made with the process that was started ahead can go only with nft.
-    std::os::unix::fs::symlink(real.trim(), &nft).unwrap();
-    for number in 0..3 {
-        let _ = host.delete(&format!("n{number}"));
-    }
-    before.assert_same(&HostState::of(host.ns()));
-}

@@ -104,14 +104,16 @@ fn a_dns_server_on_another_address_is_no_obstacle() {
 #[test]
 fn no_nft() {
     let host = Host::new();
-    let empty = tempfile::tempdir().unwrap();
-    let path = empty.path().to_str().unwrap();
     let before = HostState::of(host.ns());
-    let result = host.try_netd(&[("PATH", path)]);
-    let text = match result {
-        Ok(_) => panic!("netd started without nft"),
+    // What is found first under the library's name is no library.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("libnftables.so.1"), "").unwrap();
+    let path = folder.path().to_str().unwrap();
+    let text = match host.try_netd(&[("LD_LIBRARY_PATH", path)]) {
+        Ok(_) => panic!("netd started without nftables"),
         Err(error) => format!("{error:#}"),
     };
+    assert!(text.contains("libnftables.so.1") && text.contains("file too short"), "{text}");
     assert!(text.contains("install the package nftables"), "{text}");
     before.assert_same(&HostState::of(host.ns()));
 }

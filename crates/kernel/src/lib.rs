@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `netlink` | rtnetlink: links, addresses, routes |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
-//! | `nft` | the program nft, one transaction a run |
+//! | `nft` | libnftables, one transaction a run |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
 //! | `sysctl` | `/proc/sys` |
 //! | `ledger` | a file: what is ours |
@@ -63,6 +63,9 @@ pub enum OpenError {
     /// No netlink socket.
     #[error("cannot open a netlink socket")]
     Netlink(#[source] std::io::Error),
+    /// No thread for the firewall.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// The ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -78,7 +81,7 @@ impl Kernel {
         Ok(Self {
             netlink: netlink::Netlink::open().map_err(OpenError::Netlink)?,
             rtnetlink: uplink::Rtnetlink::open().map_err(OpenError::Netlink)?,
-            nft: nft::Nft::new(),
+            nft: nft::Nft::new().map_err(OpenError::Thread)?,
             ledger: ledger::LedgerFile::open(ledger)?,
             table: None,
         })

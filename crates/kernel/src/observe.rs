@@ -117,8 +117,8 @@ impl Kernel {
     }
 
     /// Does what makes the next request quicker: reads how nft prints our tables, for later
-    /// comparison, if that has not been done since the last change, and starts the next nft ahead.
-    /// To be called when there is time.
+    /// comparison, if that has not been done since the last change. To be called when there is
+    /// time.
     ///
     /// # Errors
     /// nft fails.
@@ -126,7 +126,6 @@ impl Kernel {
         let unknown =
             |memory: &TableMemory| memory.listing.is_none() && !memory.firewall.is_empty();
         if !self.table.as_ref().is_some_and(unknown) {
-            self.nft.prepare();
             return Ok(());
         }
         let listing = self.list_tables().await?;
@@ -136,13 +135,7 @@ impl Kernel {
         {
             memory.listing = listing;
         }
-        self.nft.prepare();
         Ok(())
-    }
-
-    /// Starts the next nft ahead, which is the part of [`Kernel::settle`] that takes no time.
-    pub fn prepare(&mut self) {
-        self.nft.prepare();
     }
 
     /// Both tables as nft prints them, null for one that isn't there; none if neither is.
@@ -151,7 +144,8 @@ impl Kernel {
         for query in Firewall::list() {
             match self.nft.run(&query).await {
                 Ok(text) => {
-                    let listing = serde_json::from_str(&text).map_err(NftError::Output)?;
+                    let listing = serde_json::from_str(&text)
+                        .map_err(|error| NftError::Output(error.to_string()))?;
                     listings.push(normalised(listing));
                 }
                 Err(NftError::Refused(reason)) if reason.contains("No such file or directory") => {

@@ -80,7 +80,6 @@ pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
             // One who no longer waits has nothing to be told.
             let _ = job.done.send(());
         }
-        daemon.prepare().await;
     }
 }
 

@@ -21,11 +21,6 @@ impl Shared {
         }
     }
 
-    /// Starts the next nft ahead.
-    pub(crate) async fn prepare(&self) {
-        self.daemon.lock().await.kernel.prepare();
-    }
-
     /// Strikes off the guard what is no port any more.
     pub(crate) async fn sweep_ports(&self) {
         if let Err(error) = self.daemon.lock().await.sweep_ports().await {
