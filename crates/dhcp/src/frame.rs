@@ -179,11 +179,11 @@ pub fn build(frame: &mut Vec<u8>, from: Endpoint, to: Endpoint, payload: &[u8]) 
     frame.extend(payload);
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], FrameError> {
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], FrameError> {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(FrameError::Truncated)
 }
 
-fn be16(bytes: &[u8], at: usize) -> Result<u16, FrameError> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Result<u16, FrameError> {
     array(bytes, at).map(u16::from_be_bytes)
 }
 
@@ -191,19 +191,19 @@ fn ip_at(bytes: &[u8], at: usize) -> Result<Ipv4Addr, FrameError> {
     array::<4>(bytes, at).map(Ipv4Addr::from)
 }
 
-fn mac_at(bytes: &[u8], at: usize) -> Result<MacAddr, FrameError> {
+pub(crate) fn mac_at(bytes: &[u8], at: usize) -> Result<MacAddr, FrameError> {
     array(bytes, at).map(MacAddr)
 }
 
 /// Adds `bytes` as 16-bit words to the ones' complement sum `start` (RFC 1071), not yet folded.
 /// All parts but the last must be of even length; 2^48 words fit.
-fn sum(start: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn sum(start: u64, bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(2);
     let odd = words.remainder().first().map_or(0, |&last| u64::from(last) << 8);
     words.fold(start + odd, |sum, word| sum + u64::from(u16::from_be_bytes([word[0], word[1]])))
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -211,7 +211,7 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-fn verifies(sum: u64) -> bool {
+pub(crate) fn verifies(sum: u64) -> bool {
     fold(sum) == 0xffff
 }
 

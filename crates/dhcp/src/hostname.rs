@@ -27,7 +27,18 @@ pub(crate) fn from_option_81(bytes: &[u8]) -> Option<DnsName> {
     if flags & FQDN_ENCODED == 0 {
         return from_option_12(name);
     }
-    // Compression is not allowed here (RFC 4702 §2.3.1), so a length above 63 is an error.
+    from_wire(name)
+}
+
+/// The label in the name of DHCPv6's option 39 (RFC 4704 §4): the first one.
+pub(crate) fn from_option_39(bytes: &[u8]) -> Option<DnsName> {
+    from_wire(bytes.get(1..)?)
+}
+
+/// The first label of a name in DNS wire format, whole or partial.
+fn from_wire(name: &[u8]) -> Option<DnsName> {
+    // Compression is not allowed here (RFC 4702 §2.3.1, RFC 4704 §4.2), so a length above 63 is
+    // an error.
     let (&length, rest) = name.split_first()?;
     if length > 63 {
         return None;

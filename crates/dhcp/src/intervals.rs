@@ -2,63 +2,94 @@
 //! range. Every operation costs the logarithm of the number of runs.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A set of IPv4 addresses.
-#[derive(Debug, Default)]
-pub(crate) struct Intervals {
-    /// First address of each run → its last one. Runs neither overlap nor touch.
-    runs: BTreeMap<u32, u32>,
+/// An address that knows its neighbours.
+pub(crate) trait Address: Copy + Ord {
+    /// The next higher address; none after the highest one.
+    fn next(self) -> Option<Self>;
+    /// The next lower address; none before the lowest one.
+    fn previous(self) -> Option<Self>;
 }
 
-impl Intervals {
+impl Address for Ipv4Addr {
+    fn next(self) -> Option<Self> {
+        u32::from(self).checked_add(1).map(Self::from)
+    }
+
+    fn previous(self) -> Option<Self> {
+        u32::from(self).checked_sub(1).map(Self::from)
+    }
+}
+
+impl Address for Ipv6Addr {
+    fn next(self) -> Option<Self> {
+        u128::from(self).checked_add(1).map(Self::from)
+    }
+
+    fn previous(self) -> Option<Self> {
+        u128::from(self).checked_sub(1).map(Self::from)
+    }
+}
+
+/// A set of addresses.
+#[derive(Debug)]
+pub(crate) struct Intervals<A> {
+    /// First address of each run → its last one. Runs neither overlap nor touch.
+    runs: BTreeMap<A, A>,
+}
+
+impl<A> Default for Intervals<A> {
+    fn default() -> Self {
+        Self { runs: BTreeMap::new() }
+    }
+}
+
+impl<A: Address> Intervals<A> {
     /// Every address from `first` to `last`, both included; none if `last` comes first.
-    pub(crate) fn full(first: Ipv4Addr, last: Ipv4Addr) -> Self {
-        let (first, last) = (u32::from(first), u32::from(last));
+    pub(crate) fn full(first: A, last: A) -> Self {
         Self { runs: (first <= last).then_some((first, last)).into_iter().collect() }
     }
 
     /// Takes `ip` out; says whether it was in.
-    pub(crate) fn remove(&mut self, ip: Ipv4Addr) -> bool {
-        let ip = u32::from(ip);
+    pub(crate) fn remove(&mut self, ip: A) -> bool {
         let Some((&first, &last)) = self.runs.range(..=ip).next_back() else { return false };
         if ip > last {
             return false;
         }
-        if first == ip {
-            self.runs.remove(&first);
-        } else {
-            self.runs.insert(first, ip - 1);
+        match ip.previous() {
+            Some(before) if first < ip => drop(self.runs.insert(first, before)),
+            _ => drop(self.runs.remove(&first)),
         }
-        if ip < last {
-            self.runs.insert(ip + 1, last);
+        if let Some(after) = ip.next()
+            && ip < last
+        {
+            self.runs.insert(after, last);
         }
         true
     }
 
     /// Puts `ip` in.
-    pub(crate) fn insert(&mut self, ip: Ipv4Addr) {
-        let ip = u32::from(ip);
+    pub(crate) fn insert(&mut self, ip: A) {
         let before = self.runs.range(..=ip).next_back().map(|(&first, &last)| (first, last));
         let first = match before {
             Some((_, last)) if last >= ip => return,
-            Some((first, last)) if last + 1 == ip => first,
+            Some((first, last)) if last.next() == Some(ip) => first,
             _ => ip,
         };
-        let after = ip.checked_add(1).and_then(|next| self.runs.remove(&next));
+        let after = ip.next().and_then(|next| self.runs.remove(&next));
         self.runs.insert(first, after.unwrap_or(ip));
     }
 
     /// The first address of the set at `start` or after it, going round at the end.
-    pub(crate) fn next_from(&self, start: Ipv4Addr) -> Option<Ipv4Addr> {
-        let start = u32::from(start);
+    pub(crate) fn next_from(&self, start: A) -> Option<A> {
         if let Some((_, &last)) = self.runs.range(..=start).next_back()
             && start <= last
         {
-            return Some(Ipv4Addr::from(start));
+            return Some(start);
         }
         let next = self.runs.range(start..).next().or_else(|| self.runs.iter().next());
-        next.map(|(&first, _)| Ipv4Addr::from(first))
+        next.map(|(&first, _)| first)
     }
 }
 
@@ -87,7 +118,10 @@ mod tests {
                     let expected = plain.range(at(start)..).next().or(plain.first()).copied();
                     prop_assert_eq!(runs.next_from(at(start)), expected);
                 }
-                let touching = runs.runs.values().any(|last| runs.runs.contains_key(&(last + 1)));
+                let touching = runs
+                    .runs
+                    .values()
+                    .any(|last| last.next().is_some_and(|next| runs.runs.contains_key(&next)));
                 prop_assert!(!touching, "runs that touch are one run");
             }
         }

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::Lease;
@@ -24,21 +25,38 @@ const PREFIX: usize = 9;
 /// Below this many records, a journal is not worth rewriting.
 const SMALL: usize = 4096;
 
+/// What a journal keeps: a lease of an address of either kind.
+pub trait Stored: Clone + Serialize + DeserializeOwned {
+    /// What it is a lease of.
+    type Address: Copy + Ord + Serialize + DeserializeOwned;
+
+    /// The address.
+    fn address(&self) -> Self::Address;
+}
+
+impl Stored for Lease {
+    type Address = Ipv4Addr;
+
+    fn address(&self) -> Ipv4Addr {
+        self.ip
+    }
+}
+
 /// One change to what is known of an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Record {
+#[serde(rename_all = "snake_case", bound = "")]
+pub enum Record<L: Stored = Lease> {
     /// The address now has this lease, whatever it had before.
-    Put(Lease),
+    Put(L),
     /// The address now has none.
-    Forget(Ipv4Addr),
+    Forget(L::Address),
 }
 
 /// What a journal says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Replay {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay<L: Stored = Lease> {
     /// The leases after its last record, by address.
-    pub leases: BTreeMap<Ipv4Addr, Lease>,
+    pub leases: BTreeMap<L::Address, L>,
     /// Records that were read.
     pub records: usize,
     /// Bytes up to the end of the last whole record: what follows is a write that was cut, to
@@ -49,7 +67,7 @@ pub struct Replay {
 }
 
 /// Appends `record` to `bytes`, as one line.
-pub fn encode(bytes: &mut Vec<u8>, record: &Record) {
+pub fn encode<L: Stored>(bytes: &mut Vec<u8>, record: &Record<L>) {
     let start = bytes.len();
     bytes.extend_from_slice(&[b' '; PREFIX]);
     // Writing plain data to memory has no way to fail.
@@ -65,7 +83,7 @@ pub fn encode(bytes: &mut Vec<u8>, record: &Record) {
 }
 
 /// The bytes of a journal that says what `leases` are and nothing else.
-pub fn snapshot<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<u8> {
+pub fn snapshot<'a, L: Stored + 'a>(leases: impl IntoIterator<Item = &'a L>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for lease in leases {
         encode(&mut bytes, &Record::Put(lease.clone()));
@@ -76,18 +94,18 @@ pub fn snapshot<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<u8> {
 /// Reads a journal. Whatever the bytes are, the records whose lines are whole are found, and
 /// nothing else is.
 #[must_use]
-pub fn replay(bytes: &[u8]) -> Replay {
-    let mut replay = Replay::default();
+pub fn replay<L: Stored>(bytes: &[u8]) -> Replay<L> {
+    let mut replay = Replay { leases: BTreeMap::new(), records: 0, good: 0, damaged: 0 };
     let (mut position, mut damaged) = (0, 0);
     for line in bytes.split_inclusive(|&b| b == b'\n') {
         position += line.len();
-        let Some(record) = decode(line) else {
+        let Some(record) = decode::<L>(line) else {
             damaged += 1;
             continue;
         };
         match record {
             Record::Put(lease) => {
-                replay.leases.insert(lease.ip, lease);
+                replay.leases.insert(lease.address(), lease);
             }
             Record::Forget(ip) => {
                 replay.leases.remove(&ip);
@@ -100,7 +118,7 @@ pub fn replay(bytes: &[u8]) -> Replay {
     replay
 }
 
-fn decode(line: &[u8]) -> Option<Record> {
+fn decode<L: Stored>(line: &[u8]) -> Option<Record<L>> {
     let (prefix, json) = line.strip_suffix(b"\n")?.split_at_checked(PREFIX)?;
     let digits = std::str::from_utf8(prefix.strip_suffix(b" ")?).ok()?;
     if digits.bytes().any(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -202,8 +220,8 @@ mod tests {
     #[test]
     fn a_snapshot_says_the_same_as_what_it_replaces() {
         let (bytes, _) = journal();
-        let before = replay(&bytes);
-        let after = replay(&snapshot(before.leases.values()));
+        let before = replay::<Lease>(&bytes);
+        let after = replay::<Lease>(&snapshot(before.leases.values()));
         assert_eq!(after.leases, before.leases);
         assert_eq!(after.records, 2);
     }
@@ -218,7 +236,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_say_nothing_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(replay(&bytes).records, 0);
+            prop_assert_eq!(replay::<Lease>(&bytes).records, 0);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A DHCPv4 server that owns no socket and knows no clock: frames, time and stored leases in,
-//! frames and records out.
+//! Servers that own no socket and know no clock: frames, time and stored leases in, frames and
+//! records out. DHCPv4 is here; DHCPv6 is [`v6`], router advertisements are [`ra`].
 //!
 //! ```text
 //!   frame from the bridge                                    frame to the bridge
@@ -25,6 +25,7 @@ mod event;
 pub mod frame;
 mod hostname;
 mod intervals;
+pub mod ip6;
 pub mod journal;
 mod lease;
 mod leases;
@@ -32,8 +33,10 @@ mod message;
 mod offers;
 mod options;
 mod pool;
+pub mod ra;
 mod reply;
 mod server;
+pub mod v6;
 
 pub use config::{Boot, Identity, Route, ServerConfig};
 pub use event::{Choice, Decision, Event, NakReason, Silence};

@@ -51,7 +51,7 @@ pub(crate) struct Pool {
     reservations: Reservations,
     leases: Leases,
     offers: Offers,
-    fresh: Intervals,
+    fresh: Intervals<Ipv4Addr>,
     idle: BTreeSet<(u64, Ipv4Addr)>,
     quarantined: BTreeSet<(u64, Ipv4Addr)>,
 }
