@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use vnet_types::{DnsName, MacAddr};
+use vnet_types::{DnsName, MacAddr, Mode, NetworkDefinition};
 
 /// The least and the most that MaxRtrAdvInterval may be (RFC 4861 §6.2.1).
 const MAX_INTERVAL: std::ops::RangeInclusive<Duration> =
@@ -163,6 +163,25 @@ impl Config {
             max_interval: Duration::from_secs(600),
             min_interval: Duration::from_secs(200),
         }
+    }
+
+    /// What the router of `network` says from the bridge with the address `mac`. None where the
+    /// network has no IPv6.
+    #[must_use]
+    pub fn for_network(network: &NetworkDefinition, mac: MacAddr) -> Option<Self> {
+        let ipv6 = network.ipv6.as_ref()?;
+        let addressing =
+            if ipv6.gives_addresses() { Addressing::Dhcp } else { Addressing::SlaacAndOptions };
+        let used_for = if ipv6.slaac { PrefixUse::Both } else { PrefixUse::OnLink };
+        let mut config = Self::new(mac, network.mtu, addressing);
+        if network.mode == Mode::Hostonly {
+            // A default route that leads nowhere would win over a guest's second network card.
+            config.lifetime_seconds = 0;
+        }
+        config.prefixes = vec![Prefix::new(ipv6.prefix.net(), used_for)];
+        config.dns_servers = vec![ipv6.prefix.gateway()];
+        config.search = vec![network.domain.clone()];
+        Some(config)
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
 use ipnet::Ipv6Net;
-use vnet_types::{DnsName, MacAddr};
+use vnet_types::{DnsName, MacAddr, NetworkDefinition};
 
 use super::Duid;
 use super::message::Client;
@@ -71,6 +71,39 @@ pub enum ReservedFor {
 }
 
 impl ServerConfig {
+    /// What `network` asks for, served from the bridge with the address `server_mac`. None where
+    /// the network has no IPv6. A network whose guests make their addresses themselves gets a
+    /// server as well: it gives options.
+    #[must_use]
+    pub fn for_network(network: &NetworkDefinition, server_mac: MacAddr) -> Option<Self> {
+        let ipv6 = network.ipv6.as_ref()?;
+        let reservations = ipv6.reservations.iter().map(|reservation| Reservation {
+            client: ReservedFor::Card(reservation.mac),
+            ip: reservation.ip,
+            hostname: reservation.hostname.clone(),
+        });
+        let named = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
+        let named = named.filter_map(|own| Some((own.hostname.clone()?, own.mac)));
+        Some(Self {
+            duid: Duid::of_card(server_mac),
+            address: ipv6.prefix.gateway(),
+            prefix: ipv6.prefix.net(),
+            range: ipv6.range.map(|range| range.first()..=range.last()),
+            lease_seconds: ipv6.lease_seconds,
+            reservations: reservations.collect(),
+            names: named.collect(),
+            dns_servers: vec![ipv6.prefix.gateway()],
+            domain: Some(network.domain.clone()),
+            search: vec![network.domain.clone()],
+            ntp_servers: Vec::new(),
+            refresh_seconds: Some(ipv6.lease_seconds),
+            max_retry_seconds: None,
+            // As with DHCPv4: the MAC address is what a guarded port is held to.
+            identity: if network.anti_spoofing { Identity::Hardware } else { Identity::ClientId },
+            rapid_commit: true,
+        })
+    }
+
     /// Whether a guest could have `ip` at all.
     pub(super) fn is_guest_address(&self, ip: Ipv6Addr) -> bool {
         // The first address of a prefix is every router's (RFC 4291 §2.6.1).
