@@ -36,7 +36,7 @@ use super::elements::{
     ANY, AT, BRIDGES, CLOSED, FROM, INSIDE, MASQUERADED, PUBLISHED, RESTRICTED, SOURCES, TO,
     UPLINKS,
 };
-use super::{FAMILY, TABLE};
+use super::{FAMILY, TABLE, protocol};
 
 type Rules = Vec<Vec<Statement<'static>>>;
 
@@ -187,7 +187,7 @@ fn postrouting() -> Rules {
         SetItem::Element(Expression::String("255.255.255.255".into())),
     ]));
     let with_ports = Expression::Named(NamedExpression::Set(
-        ["tcp", "udp"].map(|name| SetItem::Element(Expression::String(name.into()))).into(),
+        [protocol::TCP, protocol::UDP].map(SetItem::Element).into(),
     ));
     let from_network = || is(ip("saddr"), set(MASQUERADED));
     let from_host = is(fib_type(FibFlag::Saddr), Expression::String("local".into()));

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 use nftables::expr::{Expression, NamedExpression, Prefix, Verdict};
 use nftables::schema::{Element, Map, NfListObject, Set, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::JumpTarget;
-use vnet_types::{IfName, Mode, Subnet};
+use vnet_types::{IfName, Mode, Protocol, Subnet};
 
-use super::{FAMILY, Published, TABLE, Zone};
+use super::{FAMILY, Published, TABLE, Zone, protocol};
 
 /// All our bridges.
 pub(super) const BRIDGES: &str = "bridges";
@@ -109,7 +109,10 @@ fn add_published(
     add: &mut impl FnMut(&'static str, String, Expression<'static>),
 ) {
     let Published { listen, to, first } = published;
-    let protocol = || word(listen.protocol);
+    let protocol = || match listen.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    };
     for (port, target) in listen.ports.iter().zip(*first..) {
         let (maps, key) = match listen.address {
             Some(address) => (AT, vec![word(address), protocol(), number(port)]),

@@ -29,8 +29,8 @@ use nftables::stmt::{JumpTarget, Mangle, Statement, VerdictMap};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use vnet_types::{AddrRange, IfName, MacAddr, NetworkName};
 
-use super::TABLE;
 use super::chains::{accept, concat, iifname, is, is_not, matches, set};
+use super::{TABLE, protocol};
 use nftables::stmt::{Drop, Operator};
 
 /// The family of the table.
@@ -259,7 +259,7 @@ fn ipv4() -> Rules {
             accept(),
         ],
         // Membership reports of a host without an address (RFC 3376 §4.2.13).
-        vec![none_yet(), is(field("ip", "protocol"), text("igmp")), accept()],
+        vec![none_yet(), is(field("ip", "protocol"), protocol::IGMP), accept()],
         vec![drop()],
     ]
 }
@@ -282,7 +282,7 @@ fn payload() -> Rules {
         vec![one_of(field("icmp", "type"), ["redirect", "router-advertisement"]), drop()],
         // What follows matches only if there is that much of the packet: a first fragment that
         // hides its ports passes nowhere.
-        vec![is_not(meta(MetaKey::L4proto), text("udp")), accept()],
+        vec![is_not(meta(MetaKey::L4proto), protocol::UDP), accept()],
         vec![matches(field("udp", "length"), Operator::GEQ, Expression::Number(8)), accept()],
         vec![is_not(later_fragment, Expression::Number(0)), accept()],
         vec![drop()],
@@ -300,7 +300,7 @@ fn ipv6() -> Rules {
     let source = || field("ip6", "saddr");
     let prefix = Prefix { addr: Box::new(text("fe80::")), len: 10 };
     let link_local = Expression::Named(NamedExpression::Prefix(prefix));
-    let icmpv6 = || is(meta(MetaKey::L4proto), text("ipv6-icmp"));
+    let icmpv6 = || is(meta(MetaKey::L4proto), protocol::ICMPV6);
     let fragment = Exthdr { name: "frag".into(), field: None, offset: None };
     let fragment = Expression::Named(NamedExpression::Exthdr(fragment));
     vec![
@@ -314,7 +314,7 @@ fn ipv6() -> Rules {
         vec![is(fragment, Expression::Boolean(true)), icmpv6(), drop()],
         vec![icmpv6(), goto("guard_icmpv6")],
         vec![is(source(), text("::")), drop()],
-        vec![is(meta(MetaKey::L4proto), text("udp")), goto("guard_udpv6")],
+        vec![is(meta(MetaKey::L4proto), protocol::UDP), goto("guard_udpv6")],
         // Matches if the extension headers can be followed to their end (RFC 7113 §3).
         vec![is_not(meta(MetaKey::L4proto), Expression::Number(255)), accept()],
         vec![drop()],

@@ -9,6 +9,7 @@
 mod chains;
 mod elements;
 mod guard;
+mod protocol;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -277,10 +278,10 @@ mod tests {
         let none = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
         let some = publishing("8000-8001/udp", [192, 168, 122, 9], 90);
         let text = commands(&none.update(&some));
-        for pair in [r#"[{"concat":["udp",8000]},90]"#, r#"[{"concat":["udp",8001]},91]"#] {
+        for pair in [r#"[{"concat":[17,8000]},90]"#, r#"[{"concat":[17,8001]},91]"#] {
             assert!(text.contains(pair), "{text}");
         }
-        assert!(text.contains(r#"{"concat":["192.168.122.9","udp",91]}"#), "{text}");
+        assert!(text.contains(r#"{"concat":["192.168.122.9",17,91]}"#), "{text}");
         assert!(commands(&some.update(&none)).matches("delete").count() == 6);
     }
 
