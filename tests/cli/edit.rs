@@ -18,7 +18,7 @@ impl World {
     /// A world with the network `default`, whose definition has a comment.
     fn with_default() -> Self {
         let world = Self::new();
-        world.netd.vnet_ok(["create", "nat", "default"]);
+        world.netd.vnet_ok(["create", "nat", "default", "--mtu", "1500"]);
         let text = format!("# mine\n{}", world.definition());
         fs::write(world.path(), text).unwrap();
         world

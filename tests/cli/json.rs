@@ -27,12 +27,11 @@ fn changes_and_networks_have_the_fields_of_the_api() {
     assert_eq!(network, created["network"]);
     assert_eq!(
         keys(&network),
-        ["bridge_mac", "definition", "gateway", "leases", "ports", "state"].into()
+        ["bridge_mac", "definition", "gateway", "leases", "mtu", "ports", "state"].into()
     );
     assert_eq!(
         keys(&network["definition"]),
-        ["anti_spoofing", "autostart", "bridge", "dhcp", "domain", "mode", "mtu", "name", "subnet"]
-            .into()
+        ["anti_spoofing", "autostart", "bridge", "dhcp", "domain", "mode", "name", "subnet"].into()
     );
     assert_eq!(netd.vnet_json(["list"]), Value::Array(vec![network]));
 

@@ -61,7 +61,7 @@ fn everything_about_a_network_is_shown() {
          domain:         default.vnet\n\
          DNS upstreams:  the host's own\n\
          uplink:         any\n\
-         MTU:            1500\n\
+         MTU:            1500, the uplink's\n\
          autostart:      yes\n\
          guests:         none\n\
          leases:         0\n"

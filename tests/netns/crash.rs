@@ -259,7 +259,7 @@ fn dies_while_it_edits(old: &str, new: &str) {
             network.state == vnet_api::model::State::Active
                 && text.contains(&format!("\"{}\"", network.definition.bridge))
                 && text.contains(&network.definition.subnet.to_string())
-                && one.contains(&format!("mtu {}", network.definition.mtu))
+                && one.contains(&format!("mtu {}", network.mtu))
                 && one.matches("inet ").count() == 1
                 && one.contains(&address)
                 && forwards == (host.ns().sysctl("net.ipv4.ip_forward") == "1")

@@ -369,7 +369,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     }
     before.assert_same(&HostState::of(host.ns()));
     assert_eq!(text(&host), DEFINITION);
-    assert_eq!(host.network("default").definition.mtu, 1500);
+    assert_eq!(host.network("default").definition.mtu, Some(1500));
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn a_file_changed_by_hand_while_its_network_is_up_is_applied_by_an_edit() {
     let (host, _netd) = start();
     let new = DEFINITION.replace("1500", "1400");
     host.define("default", &new);
-    assert_eq!(host.network("default").definition.mtu, 1500);
+    assert_eq!(host.network("default").definition.mtu, Some(1500));
     assert!(put(&host, &new).unwrap().plan.contains(&"set virbr0 mtu 1400".to_owned()));
-    assert_eq!(host.network("default").definition.mtu, 1400);
+    assert_eq!(host.network("default").definition.mtu, Some(1400));
 }

@@ -9,6 +9,7 @@ mod edit;
 mod enslave;
 mod foreign;
 mod forwards;
+mod mtu;
 mod nat;
 mod ports;
 mod privilege;

@@ -87,6 +87,9 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// The address of its bridge; none while there is no bridge.
     pub bridge_mac: Option<MacAddr>,
+    /// Bytes in its largest IP packet at the moment, be they given or the uplink's.
+    #[serde(default)]
+    pub mtu: u32,
     /// The guests that are on it now.
     pub ports: Vec<PortView>,
     /// How many leases are bound.
@@ -185,7 +188,7 @@ pub struct CreateNetwork {
     /// The only interface through which it reaches the outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
-    /// Bytes in the largest IP packet; 1500 where it is left out.
+    /// Bytes in the largest IP packet; the uplink's where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
 }

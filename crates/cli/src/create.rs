@@ -39,7 +39,7 @@ pub(crate) struct Create {
     /// The only interface through which guests reach the outside [default: any]
     #[arg(long, value_name = "IFNAME")]
     uplink: Option<IfName>,
-    /// Bytes in the largest IP packet [default: 1500]
+    /// Bytes in the largest IP packet [default: as the uplink has]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
     mtu: Option<u32>,
     #[command(flatten)]

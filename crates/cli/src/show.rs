@@ -2,6 +2,7 @@
 
 use clap::Args;
 use vnet_api::model::{Network, State};
+use vnet_types::Mode;
 
 use crate::args::Target;
 use crate::context::{Context, Format};
@@ -70,7 +71,9 @@ fn pairs(network: &Network) -> Pairs {
     }
     let uplink = definition.uplink.as_ref().map_or("any", |uplink| uplink.as_str());
     pairs.add("uplink", Cell::text(uplink));
-    pairs.add("MTU", Cell::text(definition.mtu));
+    let follows = definition.mtu.is_none() && definition.mode != Mode::Hostonly;
+    let origin = if follows { ", the uplink's" } else { "" };
+    pairs.add("MTU", Cell::text(format!("{}{origin}", network.mtu)));
     pairs.add("autostart", Cell::text(if definition.autostart { "yes" } else { "no" }));
     if network.ports.is_empty() {
         pairs.add("guests", Cell::text("none"));
@@ -117,7 +120,7 @@ mod tests {
                 ]
             },
             "state": "failed", "reason": "virbr1 is there already", "gateway": "10.0.5.1",
-            "bridge_mac": "52:54:00:aa:bb:cc",
+            "bridge_mac": "52:54:00:aa:bb:cc", "mtu": 1400,
             "ports": [
                 {"interface": "vn0", "domain": "web", "nic": 0, "mac": "52:54:00:00:00:01"},
                 {"interface": "vn1", "domain": "db", "nic": 0, "mac": "52:54:00:00:00:02"}

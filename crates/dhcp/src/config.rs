@@ -97,7 +97,7 @@ impl ServerConfig {
             dns_servers: vec![gateway],
             domain: Some(network.domain.clone()),
             search: vec![network.domain.clone()],
-            mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
+            mtu: u16::try_from(network.mtu()).unwrap_or(u16::MAX),
             ntp_servers: Vec::new(),
             routes: Vec::new(),
             boot: None,

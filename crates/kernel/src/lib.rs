@@ -4,6 +4,7 @@
 //! | module | speaks to the kernel through |
 //! |---|---|
 //! | `netlink` | rtnetlink: links, addresses, routes |
+//! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `nft` | libnftables, one transaction a run |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
@@ -20,6 +21,7 @@ mod move_uplink;
 mod netlink;
 mod nft;
 mod observe;
+mod outlet;
 mod sysctl;
 mod uplink;
 mod watch;

@@ -68,7 +68,8 @@ impl Kernel {
         let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
         let sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), forward)]);
         let firewall = self.firewall_state().await?;
-        Ok(Observed { links, addresses, routes, ipv6, sysctls, firewall, ledger })
+        let outlet = self.rtnetlink.outlet().map_err(NetlinkError::Refused)?;
+        Ok(Observed { links, addresses, routes, outlet, ipv6, sysctls, firewall, ledger })
     }
 
     /// The state of our tables alone.

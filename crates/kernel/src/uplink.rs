@@ -191,6 +191,27 @@ impl Rtnetlink {
         answer.flatten().map_or(Ok(()), Err)
     }
 
+    /// The one object that `body` names.
+    pub(crate) fn get(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, kind, REQUEST, body)?;
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let mut answer = None;
+        let wanted = self.sequence;
+        while answer.is_none() {
+            self.receive(|sequence, kind, body| {
+                if sequence == wanted {
+                    answer = Some(match i32::from(kind) {
+                        libc::NLMSG_ERROR => Err(error_of(body).unwrap_or_else(broken)),
+                        _ => Ok(body.to_vec()),
+                    });
+                }
+                Ok(())
+            })?;
+        }
+        answer.unwrap_or_else(|| Err(broken()))
+    }
+
     fn dump(&mut self, kind: u16, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut bytes = Vec::new();
         self.append(&mut bytes, kind, REQUEST | DUMP, header)?;
@@ -269,7 +290,7 @@ fn family_of(address: IpAddr) -> u8 {
     FAMILIES[usize::from(address.is_ipv6())]
 }
 
-fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // Addresses and numbers only: short.
     to.extend(u16::try_from(value.len() + 4).unwrap_or(u16::MAX).to_ne_bytes());
     to.extend(kind.to_ne_bytes());

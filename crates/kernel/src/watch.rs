@@ -1,7 +1,10 @@
-//! What the kernel says by itself: that links, addresses, forwarding or nftables have changed.
+//! What the kernel says by itself: that links, addresses, forwarding, queues, default routes or
+//! nftables have changed.
 //!
 //! A notice is only the reason to look: what it says is not read. So nothing is lost when the
-//! kernel drops notices because too many wait (ENOBUFS), and a forged one does no harm.
+//! kernel drops notices because too many wait (ENOBUFS), and a forged one does no harm. Of a
+//! notice about a route, only the length of its prefix is: a router learns routes all the time,
+//! and only a default route can be the way to the outside.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,6 +17,10 @@ use tokio::io::unix::AsyncFd;
 
 /// `RTNLGRP_IPV4_NETCONF` (linux/rtnetlink.h): says, among others, that `ip_forward` has changed.
 const IPV4_NETCONF: u32 = 1 << (24 - 1);
+/// `RTNLGRP_TC`: queueing disciplines, which limit rates.
+const TC: u32 = 1 << (4 - 1);
+/// `RTNLGRP_IPV4_ROUTE`.
+const ROUTES: u32 = 1 << (7 - 1);
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES: u32 = 1 << (7 - 1);
 /// Notices that are thrown away in one go, at most: the task must come to an end.
@@ -24,6 +31,7 @@ const DRAIN: usize = 4096;
 pub struct Watch {
     route: AsyncFd<OwnedFd>,
     netfilter: AsyncFd<OwnedFd>,
+    routes: AsyncFd<OwnedFd>,
 }
 
 impl Watch {
@@ -32,10 +40,12 @@ impl Watch {
     /// # Errors
     /// A netlink socket cannot be had.
     pub fn open() -> io::Result<Self> {
-        let route = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR).cast_unsigned() | IPV4_NETCONF;
+        let route = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR).cast_unsigned();
+        let route = route | IPV4_NETCONF | TC;
         Ok(Self {
             route: subscribe(SockProtocol::NetlinkRoute, route)?,
             netfilter: subscribe(SockProtocol::NetlinkNetFilter, NFTABLES)?,
+            routes: subscribe(SockProtocol::NetlinkRoute, ROUTES)?,
         })
     }
 
@@ -45,8 +55,9 @@ impl Watch {
     /// The sockets are broken.
     pub async fn changed(&self) -> io::Result<()> {
         tokio::select! {
-            result = drain(&self.route) => result,
-            result = drain(&self.netfilter) => result,
+            result = drain(&self.route, |_| true) => result,
+            result = drain(&self.netfilter, |_| true) => result,
+            result = drain(&self.routes, is_default_route) => result,
         }
     }
 }
@@ -60,30 +71,40 @@ fn subscribe(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// Waits for a notice, and throws away all that wait.
-async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+/// Whether the notice is about a route to everywhere.
+fn is_default_route(notice: &[u8]) -> bool {
+    // The byte behind the family, the first of `rtmsg` behind `nlmsghdr`.
+    notice.get(17) == Some(&0)
+}
+
+/// Waits for a notice that `counts`, and throws away all that wait.
+async fn drain(socket: &AsyncFd<OwnedFd>, counts: impl Fn(&[u8]) -> bool) -> io::Result<()> {
     loop {
         let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| discard(socket.as_raw_fd())) {
-            Ok(Ok(())) => return Ok(()),
+        match ready.try_io(|socket| discard(socket.as_raw_fd(), &counts)) {
+            Ok(Ok(true)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
-            // Nothing was there after all.
-            Err(_) => {}
+            // None of them counted, or nothing was there after all.
+            Ok(Ok(false)) | Err(_) => {}
         }
     }
 }
 
-/// Throws away the notices that wait; `WouldBlock` if there were none.
-fn discard(socket: i32) -> io::Result<()> {
-    // A byte of each is enough: the rest of the datagram goes with it.
-    let mut byte = [0];
+/// Throws away the notices that wait, and says whether one of them counted; `WouldBlock` if there
+/// were none.
+fn discard(socket: i32, counts: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
+    // The beginning of each is enough: the rest of the datagram goes with it.
+    let mut beginning = [0; 18];
+    let mut any = false;
     for round in 0..DRAIN {
-        match recv(socket, &mut byte, MsgFlags::empty()) {
-            // ENOBUFS: there were too many to keep, and so there has been a change.
-            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
+        match recv(socket, &mut beginning, MsgFlags::empty()) {
+            Ok(length) => any |= counts(&beginning[..length]),
+            // There were too many to keep, and so there has been a change.
+            Err(Errno::ENOBUFS) => any = true,
+            Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) if round > 0 => break,
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(())
+    Ok(any)
 }

@@ -19,7 +19,9 @@ use vnet_api::paths::Paths;
 use vnet_api::ports;
 use vnet_dns::Upstreams;
 use vnet_kernel::{Kernel, Routes};
-use vnet_plan::{Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan, conflicts, free_mac};
+use vnet_plan::{
+    Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan, conflicts, free_mac, with_mtu,
+};
 use vnet_tap::Tap;
 use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 
@@ -571,12 +573,25 @@ impl Daemon {
             }
         }
         let observed = reconcile::execute(&mut self.kernel, &plan, &desired).await?;
+        self.follow_mtu(&observed)?;
         Ok((in_words(&plan), observed))
+    }
+
+    /// Tells guests' DHCP of an MTU that has changed with the uplink's.
+    fn follow_mtu(&self, observed: &Observed) -> Result<(), ErrorBody> {
+        for (name, services) in &self.running {
+            let network = with_mtu(self.definition(name)?, observed);
+            if services.mtu() != network.mtu() {
+                tracing::info!("network {name} has an MTU of {} now", network.mtu());
+                services.reconfigure(&network, &self.upstreams).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts the services of a network that has its bridge.
     async fn serve(&mut self, name: &NetworkName, observed: &Observed) -> Result<(), ErrorBody> {
-        let network = self.definition(name)?.clone();
+        let network = with_mtu(self.definition(name)?, observed);
         let link = observed.links.get(network.bridge.as_str());
         let mac = link.and_then(|link| link.mac).unwrap_or_else(|| free_mac(&network, observed));
         let journal = self.writer.journal(self.paths.leases(name));

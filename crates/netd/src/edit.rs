@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use vnet_api::client::Run;
 use vnet_api::model::{Changed, ErrorBody, ErrorKind, Reserve};
 use vnet_kernel::Routes;
-use vnet_plan::Observed;
+use vnet_plan::{Observed, with_mtu};
 use vnet_types::{Forward, MacAddr, NetworkDefinition, NetworkName};
 
 use crate::daemon::{Daemon, Shared};
@@ -240,11 +240,12 @@ impl Daemon {
         {
             services.stop().await;
         }
-        let (changed, _) = self.try_switch(up, observed).await?;
+        let (changed, observed) = self.try_switch(up, observed).await?;
         if edit.services == ServiceChange::Reconfigure
             && let Some(services) = self.running.get(name)
         {
-            services.reconfigure(&edit.new, &self.upstreams).map_err(|error| failed(&error))?;
+            let network = with_mtu(&edit.new, &observed);
+            services.reconfigure(&network, &self.upstreams).map_err(|error| failed(&error))?;
         }
         file.commit().map_err(|error| failed(&error))?;
         Ok(changed)

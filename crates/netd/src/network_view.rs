@@ -1,7 +1,7 @@
 //! How a network is shown.
 
 use vnet_api::model::{Network, PortView, State};
-use vnet_plan::{Alias, LinkKind, Observed};
+use vnet_plan::{Alias, LinkKind, Observed, with_mtu};
 use vnet_types::{NetworkDefinition, NetworkName};
 
 pub(crate) fn network(
@@ -18,6 +18,7 @@ pub(crate) fn network(
     Network {
         gateway: definition.subnet.gateway(),
         bridge_mac,
+        mtu: with_mtu(definition, observed).mtu(),
         ports: ports(&definition.name, observed),
         leases,
         state,

@@ -2,7 +2,7 @@
 
 use vnet_api::model::ErrorBody;
 use vnet_kernel::{Kernel, Routes};
-use vnet_plan::{Desired, Observed, Plan, diff, free_mac};
+use vnet_plan::{Desired, Observed, Plan, diff, free_mac, with_mtu};
 use vnet_types::NetworkDefinition;
 
 use crate::failure::{conflict, failed, refuse};
@@ -14,7 +14,8 @@ pub(crate) fn desired<'a>(
     observed: &Observed,
 ) -> Desired {
     let with_mac = |network: &NetworkDefinition| {
-        (network.name.clone(), (network.clone(), free_mac(network, observed)))
+        let mac = free_mac(network, observed);
+        (network.name.clone(), (with_mtu(network, observed), mac))
     };
     Desired { networks: networks.map(with_mac).collect(), ..Desired::default() }
 }

@@ -7,8 +7,6 @@ use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, DnsName, IfName, NetworkDefin
 
 use crate::failure::{conflict, failed, invalid, refuse};
 
-const DEFAULT_MTU: u32 = 1500;
-
 /// The definition, and what the person should know about the choices.
 pub(crate) fn complete(
     request: CreateNetwork,
@@ -57,7 +55,7 @@ pub(crate) fn complete(
         subnet,
         domain,
         uplink: request.uplink,
-        mtu: request.mtu.unwrap_or(DEFAULT_MTU),
+        mtu: request.mtu,
         autostart: true,
         anti_spoofing: true,
         dhcp,

@@ -151,8 +151,8 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
     if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
         plan.push(Operation::DisableIpv6 { link: bridge.clone() });
     }
-    if link.is_none_or(|link| link.mtu != network.mtu) {
-        plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu });
+    if link.is_none_or(|link| link.mtu != network.mtu()) {
+        plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu() });
     }
     let (gateway, prefix) = (IpAddr::V4(network.subnet.gateway()), network.subnet.prefix_len());
     if link.is_none_or(|link| !observed.has_address(link.index, gateway, prefix)) {
@@ -230,8 +230,8 @@ fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
             continue;
         }
         let Ok(name) = name.parse::<IfName>() else { continue };
-        if port.mtu != network.mtu {
-            plan.push(Operation::SetMtu { link: name.clone(), mtu: network.mtu });
+        if port.mtu != network.mtu() {
+            plan.push(Operation::SetMtu { link: name.clone(), mtu: network.mtu() });
         }
         if link.is_none() || port.master != link.map(|link| link.index) {
             plan.push(Operation::Enslave { port: name, bridge: bridge.clone() });

@@ -18,6 +18,9 @@ pub struct Observed {
     pub addresses: Vec<Address>,
     /// The IPv4 routes of all tables but `local`.
     pub routes: Vec<Route>,
+    /// The index of the link by which packets leave for the outside; none on a host without a
+    /// way there.
+    pub outlet: Option<u32>,
     /// Whether the host has IPv6 at all.
     pub ipv6: bool,
     /// `ip_forward`, by its path under `/proc/sys`.

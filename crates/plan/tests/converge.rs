@@ -182,7 +182,7 @@ fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> Network
         subnet,
         domain: format!("{name}.vnet").parse().unwrap(),
         uplink: None,
-        mtu,
+        mtu: Some(mtu),
         autostart: true,
         anti_spoofing: true,
         dhcp: None,

@@ -4,6 +4,7 @@
 //! fails. A daemon ends with its handle, and with the test's thread if that is killed.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -182,6 +184,7 @@ impl Netd {
     /// Kills it at once, as a crash would, and gives back the log.
     pub fn kill9(mut self) -> String {
         self.kill();
+        self.wait_for_last_descriptor();
         self.log()
     }
 
@@ -194,7 +197,10 @@ impl Netd {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         kill(pid, Signal::SIGTERM).expect("a child that has not been waited for has a pid");
         match wait_within(&mut self.child, PATIENCE).expect("a child can be waited for") {
-            Some(status) => status,
+            Some(status) => {
+                self.wait_for_last_descriptor();
+                status
+            }
             None => panic!("netd runs on after SIGTERM; its log:\n{}", self.log()),
         }
     }
@@ -258,6 +264,17 @@ impl Netd {
         match serde_json::from_str(&text) {
             Ok(value) => value,
             Err(error) => panic!("vnet {} printed no JSON: {error}:\n{text}", words(&args)),
+        }
+    }
+
+    /// Waits until nobody has a copy of a descriptor of a netd that was ready and has ended. A
+    /// child that it was just starting has all of them, those of its sockets too, until it becomes
+    /// another program; the lock on netd's root goes with the last copy.
+    fn wait_for_last_descriptor(&self) {
+        let lock = self.root.join("run/vnet/netd.lock");
+        if let Ok(file) = File::open(lock) {
+            // Blocks; what it waits for is a process that is about to call execve.
+            let _ = Flock::lock(file, FlockArg::LockExclusive);
         }
     }
 

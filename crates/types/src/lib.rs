@@ -24,7 +24,7 @@ pub use ipv6::{
 pub use mac::{MacAddr, MacError};
 pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
 pub use network::{
-    DEFAULT_LEASE_SECONDS, DefinitionError, Dhcp, Dns, MAX_MTU, MIN_MTU, Mode, NetworkDefinition,
-    Reservation,
+    DEFAULT_LEASE_SECONDS, DEFAULT_MTU, DefinitionError, Dhcp, Dns, MAX_MTU, MIN_MTU, Mode,
+    NetworkDefinition, Reservation,
 };
 pub use subnet::{AddrRange, Subnet, SubnetError};

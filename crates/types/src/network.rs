@@ -18,6 +18,9 @@ pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
 /// Bytes of IP that every host takes (RFC 791 §3.1): the smallest MTU of a network.
 pub const MIN_MTU: u32 = 576;
 
+/// The MTU of a network that names none and has no uplink to take it from.
+pub const DEFAULT_MTU: u32 = 1500;
+
 /// The largest MTU of a network: that of a tap, whose frames have 65,535 bytes at most.
 pub const MAX_MTU: u32 = 65535 - 14;
 
@@ -52,9 +55,10 @@ pub struct NetworkDefinition {
     /// The only interface through which it reaches the outside; any where this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
-    /// Bytes in the largest IP packet, [`MIN_MTU`] to [`MAX_MTU`].
-    #[serde(default = "default_mtu")]
-    pub mtu: u32,
+    /// Bytes in the largest IP packet, [`MIN_MTU`] to [`MAX_MTU`]; where it is absent, those of
+    /// the uplink, whatever they are at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// Whether netd starts it when it starts itself.
     #[serde(default = "yes")]
     pub autostart: bool,
@@ -201,10 +205,6 @@ pub enum DefinitionError {
     OwnUplink(IfName),
 }
 
-fn default_mtu() -> u32 {
-    1500
-}
-
 fn default_lease_seconds() -> u32 {
     DEFAULT_LEASE_SECONDS
 }
@@ -256,12 +256,14 @@ impl NetworkDefinition {
     /// # Errors
     /// The first contradiction found.
     pub fn validate(&self) -> Result<(), DefinitionError> {
-        if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
-            return Err(DefinitionError::Mtu(self.mtu));
+        if let Some(mtu) = self.mtu
+            && !(MIN_MTU..=MAX_MTU).contains(&mtu)
+        {
+            return Err(DefinitionError::Mtu(mtu));
         }
         self.validate_forwards()?;
         if let Some(ipv6) = &self.ipv6 {
-            ipv6.validate(self.mtu)?;
+            ipv6.validate(self.mtu())?;
         }
         let Some(dhcp) = &self.dhcp else { return Ok(()) };
         let guests = self.subnet.guests();
@@ -286,6 +288,12 @@ impl NetworkDefinition {
             }
         }
         Ok(())
+    }
+
+    /// Bytes in the largest IP packet, of a definition in which nothing is left to the uplink.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        self.mtu.unwrap_or(DEFAULT_MTU)
     }
 
     fn validate_forwards(&self) -> Result<(), DefinitionError> {
@@ -343,7 +351,7 @@ mod tests {
             subnet,
             domain: "default.vnet".parse().unwrap(),
             uplink: None,
-            mtu: 1500,
+            mtu: None,
             autostart: true,
             anti_spoofing: true,
             dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
@@ -417,9 +425,9 @@ mod tests {
     #[test]
     fn mtu_and_lease_time_have_bounds() {
         let mut net = default_network();
-        net.mtu = 575;
+        net.mtu = Some(575);
         assert_eq!(net.validate(), Err(DefinitionError::Mtu(575)));
-        net.mtu = 1500;
+        net.mtu = Some(1500);
         net.dhcp.as_mut().unwrap().lease_seconds = 59;
         assert_eq!(net.validate(), Err(DefinitionError::LeaseTooShort(59)));
     }

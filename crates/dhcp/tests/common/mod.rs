@@ -46,7 +46,7 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
         subnet,
         domain: "default.vnet".parse().unwrap(),
         uplink: None,
-        mtu: 1500,
+        mtu: None,
         autostart: true,
         anti_spoofing: false,
         dhcp: Some(Dhcp {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use vnet_api::model::ErrorBody;
 use vnet_kernel::Routes;
 use vnet_plan::{Desired, Observed, Operation, Plan, conflicts};
-use vnet_types::NetworkName;
+use vnet_types::{NetworkDefinition, NetworkName};
 
 use super::{Daemon, Shared};
 use crate::failure::chain;
@@ -65,6 +65,10 @@ impl Daemon {
         let damage = match self.damage(up, observed) {
             Ok(Some(damage)) => damage,
             Ok(None) => {
+                if let Err(error) = self.adapt(up, observed).await {
+                    tracing::error!("networks cannot follow their uplink: {}", error.message);
+                    return Outcome::Failed;
+                }
                 // In the middle of a fight, a moment without damage says nothing.
                 if patience == Patience::Left {
                     self.declare_whole(up);
@@ -99,6 +103,20 @@ impl Daemon {
         Outcome::Repaired
     }
 
+    /// What the host has become needs no repair, but other values in places.
+    async fn adapt(
+        &mut self,
+        up: &BTreeSet<NetworkName>,
+        observed: &Observed,
+    ) -> Result<(), ErrorBody> {
+        let plan = reconcile::plan(&self.desired(up, observed), observed)?;
+        if has_other_mtu(&plan, observed) {
+            tracing::info!("an uplink has changed: {}", in_words(&plan.operations));
+            self.shape(up, observed).await?;
+        }
+        Ok(())
+    }
+
     async fn put_up_again(
         &mut self,
         up: &BTreeSet<NetworkName>,
@@ -126,8 +144,10 @@ impl Daemon {
         let desired = self.desired(up, observed);
         let plan = reconcile::plan(&desired, observed)?;
         let dead = self.dead_services(&desired, observed);
-        // A table that only wants an update is as we left it: forwards follow their guests.
-        let is_damage = |step: &Operation| !matches!(step, Operation::UpdateFirewall { .. });
+        // A table that only wants an update is as we left it: forwards follow their guests. So do
+        // networks their uplink's MTU.
+        let moved = has_other_mtu(&plan, observed);
+        let is_damage = |step: &Operation| !is_adaptation(step, moved);
         if !plan.operations.iter().any(is_damage) && dead.is_empty() {
             return Ok(None);
         }
@@ -167,6 +187,31 @@ impl Daemon {
             self.failed.remove(name);
         }
     }
+}
+
+/// Whether the step follows a change of the host that is nobody's mistake. `moved` says whether
+/// an uplink has another MTU.
+fn is_adaptation(step: &Operation, moved: bool) -> bool {
+    match step {
+        Operation::UpdateFirewall { .. } => true,
+        Operation::SetMtu { .. } | Operation::Claim { .. } => moved,
+        _ => false,
+    }
+}
+
+/// Whether a bridge that is there is to be claimed anew, for its MTU alone.
+fn has_other_mtu(plan: &Plan, observed: &Observed) -> bool {
+    plan.operations.iter().any(|step| {
+        let Operation::Claim { bridge, claim } = step else { return false };
+        observed.ledger.bridges.get(bridge).is_some_and(|before| {
+            let mtu = claim.network.mtu;
+            NetworkDefinition { mtu, ..before.network.clone() } == claim.network
+        })
+    })
+}
+
+fn in_words(operations: &[Operation]) -> String {
+    operations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The networks that an operation is about: by their bridges, or else all.

@@ -1,6 +1,7 @@
 //! Services of a network whose definition changes while they run.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use vnet_dhcp::{ConfigError, Server, ServerConfig, journal};
 use vnet_dns::Upstreams;
@@ -73,6 +74,7 @@ impl Services {
                     .map_err(|source| ServiceError::Config { bridge, source })?;
             }
         }
+        self.mtu.store(network.mtu(), Ordering::Relaxed);
         self.dns.set_upstreams(dns::upstreams_of(network, upstreams));
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.reconfigure(network.clone());

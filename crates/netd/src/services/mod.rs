@@ -6,6 +6,7 @@ mod edit;
 mod packet;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,8 @@ use crate::leases::Journal;
 pub(crate) struct Services {
     /// The index of the bridge: sockets on it die with it, though another gets its name.
     bridge: u32,
+    /// What guests are told of it.
+    mtu: AtomicU32,
     dhcp: Option<(Arc<Mutex<vnet_dhcp::Server>>, JoinHandle<()>)>,
     journal: Journal,
     zones: Arc<Mutex<dns::Zones>>,
@@ -80,11 +83,12 @@ impl Services {
         changes: Changes<'_>,
     ) -> Result<Self, ServiceError> {
         let index = nix::net::if_::if_nametoindex(network.bridge.as_str()).unwrap_or(0);
+        let mtu = AtomicU32::new(network.mtu());
         let dns = dns::start(network, upstreams)?;
         let zones = dns::Zones::new(network.clone(), dns.clone(), changes.leases.clone());
         let zones = Arc::new(Mutex::new(zones));
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
-            return Ok(Self { bridge: index, dhcp: None, journal, zones, dns });
+            return Ok(Self { bridge: index, mtu, dhcp: None, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
         let (mut leases, records) = dhcp::load(&journal).await?;
@@ -103,12 +107,17 @@ impl Services {
             dhcp::Service::open(network, server.clone(), journal_too, records, zones_too, guard)
                 .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         let dhcp = Some((server, tokio::spawn(service.run())));
-        Ok(Self { bridge: index, dhcp, journal, zones, dns })
+        Ok(Self { bridge: index, mtu, dhcp, journal, zones, dns })
     }
 
     /// Whether they serve still, on the bridge with this index.
     pub(crate) fn are_alive(&self, bridge: u32) -> bool {
         self.bridge == bridge && self.dhcp.as_ref().is_none_or(|(_, task)| !task.is_finished())
+    }
+
+    /// The MTU that guests are told.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
     }
 
     /// All that is known of the network's addresses.

@@ -193,11 +193,13 @@ impl Daemon {
                 _ => Err(self.bridged.refusal(name).unwrap_or_else(down)),
             };
         }
-        let definition = self.definition(name)?;
-        match self.running.contains_key(name) {
-            true => Ok((definition.bridge.clone(), definition.mtu)),
-            false => Err(down()),
+        let bridge = self.definition(name)?.bridge.clone();
+        if !self.running.contains_key(name) {
+            return Err(down());
         }
+        let observed = self.observe(Routes::Skip).await?;
+        let mtu = observed.links.get(bridge.as_str()).map(|link| link.mtu);
+        mtu.map(|mtu| (bridge, mtu)).ok_or_else(down)
     }
 
     pub(super) fn view_bridged(
