@@ -173,7 +173,7 @@ impl Config {
         let addressing =
             if ipv6.gives_addresses() { Addressing::Dhcp } else { Addressing::SlaacAndOptions };
         let used_for = if ipv6.slaac { PrefixUse::Both } else { PrefixUse::OnLink };
-        let mut config = Self::new(mac, network.mtu, addressing);
+        let mut config = Self::new(mac, network.mtu(), addressing);
         if network.mode == Mode::Hostonly {
             // A default route that leads nowhere would win over a guest's second network card.
             config.lifetime_seconds = 0;
