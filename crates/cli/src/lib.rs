@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let context = Context::new(cli.root, cli.json);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match cli.command {
             Command::Create(args) => create::run(args, &context).await?,
             Command::Bridge(args) => bridge::run(args, &context).await?,
@@ -79,5 +79,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Completions(args) => completions::run(&args, &context)?,
         }
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // A resolver that does not answer is not waited for: the C library asks it on a thread.
+    runtime.shutdown_background();
+    done
 }

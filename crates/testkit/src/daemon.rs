@@ -303,6 +303,8 @@ impl Drop for Netd {
 pub fn vnet<S: AsRef<OsStr>>(ns: &Netns, root: &Path, args: impl IntoIterator<Item = S>) -> Output {
     let mut command = ns.command(binary("vnet"));
     command.args(args).env("VNET_ROOT", root);
+    // No namespace has a way to the machine's own resolver: nobody is to wait for it long.
+    command.env("RES_OPTIONS", "timeout:1 attempts:1");
     match output_within(&mut command, COMMAND_PATIENCE) {
         Ok(output) => output,
         Err(error) => panic!("{error:#}"),
