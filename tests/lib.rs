@@ -39,7 +39,8 @@ impl Host {
         Paths::new(self.root.path())
     }
 
-    fn resolv_conf(&self) -> PathBuf {
+    /// Where the host's own DNS servers are named.
+    pub fn resolv_conf(&self) -> PathBuf {
         self.root.path().join("resolv.conf")
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod antispoof;
+mod bridge;
 mod check;
 mod crash;
 mod dhcp_clients;

@@ -1,6 +1,7 @@
 //! The network `default`: what it is made of, what passes through it, and that nothing is left.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use vnet_testkit::{HostState, Lan, Udhcpc, http_seen_as, ping, tcp_seen_as, udp_seen_as};
 use vnet_types::Mode;
@@ -218,6 +219,27 @@ fn the_host_resolves_guests_at_its_own_address() {
         let arguments =
             ["dig", "+short", "+time=2", transport, "@192.168.122.1", "web.default.vnet"];
         assert_eq!(host.ns().run(arguments).trim(), lease.address.to_string());
+    }
+}
+
+#[test]
+fn the_hosts_resolvers_are_followed_as_they_change() {
+    let host = Host::new();
+    // Nobody listens there.
+    std::fs::write(host.resolv_conf(), "nameserver 127.0.0.9\n").unwrap();
+    let _netd = host.netd();
+    host.create_default();
+    let dig = || {
+        let arguments =
+            ["dig", "+short", "+time=5", "+tries=1", "@192.168.122.1", Lan::SERVER_NAME];
+        host.ns().run(arguments).trim().to_owned()
+    };
+    assert_eq!(dig(), "");
+    std::fs::write(host.resolv_conf(), format!("nameserver {}\n", Lan::SERVER)).unwrap();
+    // The file is looked at once a second at most.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while dig() != Lan::SERVER.to_string() {
+        assert!(Instant::now() < deadline, "the old server is still asked");
     }
 }
 
