@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use vnet_api::client::{Client, ClientError, Guests, Run};
-use vnet_api::model::{Changed, CreateNetwork, ErrorKind, Lease, Network};
+use vnet_api::model::{AnyNetwork, Changed, CreateNetwork, ErrorKind, Lease, Network};
 use vnet_api::paths::Paths;
 use vnet_testkit::{Lan, Netd, Netns};
 use vnet_types::{Mode, NetworkName};
@@ -74,12 +74,12 @@ impl Host {
     }
 
     /// Starts a network.
-    pub fn start(&self, name: &str) -> Result<Changed, ClientError> {
+    pub fn start(&self, name: &str) -> Result<Changed<AnyNetwork>, ClientError> {
         wait(self.client().start(&network(name), Run::Real))
     }
 
     /// Stops a network without guests.
-    pub fn stop(&self, name: &str) -> Result<Changed, ClientError> {
+    pub fn stop(&self, name: &str) -> Result<Changed<AnyNetwork>, ClientError> {
         wait(self.client().stop(&network(name), Guests::Respect, Run::Real))
     }
 
@@ -89,13 +89,13 @@ impl Host {
     }
 
     /// Deletes a network without guests.
-    pub fn delete(&self, name: &str) -> Result<Changed, ClientError> {
+    pub fn delete(&self, name: &str) -> Result<Changed<AnyNetwork>, ClientError> {
         wait(self.client().delete(&network(name), Guests::Respect, Run::Real))
     }
 
     /// A network as netd shows it.
     pub fn network(&self, name: &str) -> Network {
-        wait(self.client().network(&network(name))).unwrap()
+        wait(self.client().network(&network(name))).unwrap().into_network().unwrap()
     }
 
     /// All leases.

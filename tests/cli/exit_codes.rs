@@ -50,7 +50,7 @@ fn wrong_usage_exits_with_two_before_netd_is_asked() {
         ("reserve default --mac 52:54 --ip 10.0.0.2", "six bytes in hexadecimal"),
         ("reserve default --mac 52:54:00:00:00:10", "--ip"),
         ("leases a b", "unexpected argument"),
-        ("run --net bridge:br0", "use nat, hostonly or routed"),
+        ("run --net bride:br0", "use nat, hostonly or routed"),
         ("run --json", "--report FILE"),
         ("probe default --connect nowhere", "HOST:PORT"),
         ("completions tcsh", "bash"),

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use vnet_api::client::{ClientError, Run};
-use vnet_api::model::{Changed, ErrorKind, Reserve, State};
+use vnet_api::model::{AnyNetwork, Changed, ErrorKind, Reserve, State};
 use vnet_api::ports::{PortConnection, Request};
 use vnet_testkit::{Dhcpcd, Guest, HostState, Lan, Udhcpc, http_seen_as};
 use vnet_types::MacAddr;
@@ -29,7 +29,9 @@ fn text(host: &Host) -> String {
 }
 
 fn put(host: &Host, text: &str) -> Result<Changed, ClientError> {
-    wait(host.client().edit(&network("default"), text.to_owned(), Run::Real))
+    let changed = wait(host.client().edit(&network("default"), text.to_owned(), Run::Real))?;
+    let Changed { network, plan, notes } = changed;
+    Ok(Changed { network: network.and_then(AnyNetwork::into_network), plan, notes })
 }
 
 /// Replaces `from` by `to` in the definition, which is on disk to the byte afterwards.

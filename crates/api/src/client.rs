@@ -13,8 +13,8 @@ use tokio::net::UnixStream;
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
 use crate::model::{
-    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ForwardView,
-    Lease, Network, Reserve, Status,
+    AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
+    ForwardView, Lease, Network, Reserve, Status,
 };
 
 /// Bytes in the largest answer that is read.
@@ -105,7 +105,7 @@ impl Client {
     ///
     /// # Errors
     /// It is not there, or netd cannot be reached.
-    pub async fn network(&self, name: &NetworkName) -> Result<Network, ClientError> {
+    pub async fn network(&self, name: &NetworkName) -> Result<AnyNetwork, ClientError> {
         self.call(Method::GET, &format!("/v1/networks/{name}"), &()).await
     }
 
@@ -126,7 +126,7 @@ impl Client {
         name: &NetworkName,
         guests: Guests,
         run: Run,
-    ) -> Result<Changed, ClientError> {
+    ) -> Result<Changed<AnyNetwork>, ClientError> {
         let path = format!("/v1/networks/{name}?{}{}", query(run), force(guests));
         self.call(Method::DELETE, &path, &()).await
     }
@@ -135,7 +135,11 @@ impl Client {
     ///
     /// # Errors
     /// It is not there, clashes with something, or the host refuses.
-    pub async fn start(&self, name: &NetworkName, run: Run) -> Result<Changed, ClientError> {
+    pub async fn start(
+        &self,
+        name: &NetworkName,
+        run: Run,
+    ) -> Result<Changed<AnyNetwork>, ClientError> {
         self.call(Method::POST, &format!("/v1/networks/{name}/start?{}", query(run)), &()).await
     }
 
@@ -148,7 +152,7 @@ impl Client {
         name: &NetworkName,
         guests: Guests,
         run: Run,
-    ) -> Result<Changed, ClientError> {
+    ) -> Result<Changed<AnyNetwork>, ClientError> {
         let path = format!("/v1/networks/{name}/stop?{}{}", query(run), force(guests));
         self.call(Method::POST, &path, &()).await
     }
@@ -157,7 +161,11 @@ impl Client {
     ///
     /// # Errors
     /// It is not there, or its definition cannot be written.
-    pub async fn autostart(&self, name: &NetworkName, on: bool) -> Result<Changed, ClientError> {
+    pub async fn autostart(
+        &self,
+        name: &NetworkName,
+        on: bool,
+    ) -> Result<Changed<AnyNetwork>, ClientError> {
         self.call(Method::PUT, &format!("/v1/networks/{name}/autostart"), &on).await
     }
 
@@ -181,7 +189,7 @@ impl Client {
         name: &NetworkName,
         text: String,
         run: Run,
-    ) -> Result<Changed, ClientError> {
+    ) -> Result<Changed<AnyNetwork>, ClientError> {
         let path = format!("/v1/networks/{name}/definition?{}", query(run));
         let bytes = self.send(Method::PUT, &path, "application/toml", text.into()).await?;
         serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
@@ -271,6 +279,16 @@ impl Client {
     /// netd cannot be reached, or breaks the protocol.
     pub async fn bridges(&self) -> Result<Vec<BridgedNetwork>, ClientError> {
         self.call(Method::GET, "/v1/bridges", &()).await
+    }
+
+    /// All networks of both sorts, each sort by name.
+    ///
+    /// # Errors
+    /// netd cannot be reached, or breaks the protocol.
+    pub async fn all_networks(&self) -> Result<Vec<AnyNetwork>, ClientError> {
+        let (networks, bridges) = tokio::try_join!(self.networks(), self.bridges())?;
+        let networks = networks.into_iter().map(AnyNetwork::from);
+        Ok(networks.chain(bridges.into_iter().map(AnyNetwork::from)).collect())
     }
 
     /// Puts an uplink under a bridge, with all of the host's own network that was on it.

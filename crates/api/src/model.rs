@@ -5,15 +5,15 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/networks` | | [`Network`]s |
 //! | `POST /v1/networks` | [`CreateNetwork`] | [`Changed`] |
-//! | `GET /v1/networks/NAME` | | [`Network`] |
-//! | `DELETE /v1/networks/NAME?force=` | | [`Changed`] |
-//! | `POST /v1/networks/NAME/start`, `…/stop?force=` | | [`Changed`] |
-//! | `PUT /v1/networks/NAME/autostart` | `true` or `false` | [`Changed`] |
+//! | `GET /v1/networks/NAME` | | [`AnyNetwork`] |
+//! | `DELETE /v1/networks/NAME?force=` | | [`Changed`] of any |
+//! | `POST /v1/networks/NAME/start`, `…/stop?force=` | | [`Changed`] of any |
+//! | `PUT /v1/networks/NAME/autostart` | `true` or `false` | [`Changed`] of any |
 //! | `GET /v1/forwards?network=`, `GET /v1/networks/NAME/forwards` | | [`ForwardView`]s |
 //! | `POST /v1/networks/NAME/forwards` | [`Forward`] | [`Changed`] |
 //! | `DELETE /v1/networks/NAME/forwards?listen=[ADDR:]PORT/PROTOCOL` | | [`Changed`] |
 //! | `GET /v1/networks/NAME/definition` | | TOML |
-//! | `PUT /v1/networks/NAME/definition` | TOML | [`Changed`] |
+//! | `PUT /v1/networks/NAME/definition` | TOML | [`Changed`] of any |
 //! | `PUT /v1/networks/NAME/reservations/MAC` | [`Reserve`] | [`Changed`] |
 //! | `DELETE /v1/networks/NAME/reservations/MAC` | | [`Changed`] |
 //! | `GET /v1/leases?network=` | | [`Lease`]s |
@@ -27,13 +27,17 @@
 //! and nothing is. What fails is answered with an [`ErrorBody`] and a status code of its
 //! [`ErrorKind`].
 
-use std::net::Ipv4Addr;
+mod bridged;
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use vnet_types::{
-    AddrRange, BridgedDefinition, DnsName, DomainName, Forward, IfName, MacAddr, Mode,
-    NetworkDefinition, NetworkName, Subnet,
+    AddrRange, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition, NetworkName,
+    Subnet,
 };
+
+pub use self::bridged::{AnyNetwork, BridgeChanged, BridgedNetwork, EnslaveUplink};
 
 /// netd itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,57 +100,6 @@ pub struct Network {
     pub leases: usize,
 }
 
-/// One bridged network. It has no subnet and no services, hence a value of its own, told apart
-/// by `definition.mode`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BridgedNetwork {
-    /// As it is desired.
-    pub definition: BridgedDefinition,
-    /// Whether it works.
-    #[serde(flatten)]
-    pub state: State,
-    /// The address of its bridge; none while there is no bridge.
-    pub bridge_mac: Option<MacAddr>,
-    /// The guests that are on it now.
-    pub ports: Vec<PortView>,
-    /// How many seconds are left to confirm it before all is put back; none where that is done
-    /// or was not asked for.
-    pub confirm_within: Option<u64>,
-}
-
-/// An uplink that is to be put under a bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct EnslaveUplink {
-    /// The bridge; made where it is not there.
-    pub bridge: IfName,
-    /// The interface, whose addresses and routes the bridge gets.
-    pub uplink: IfName,
-    /// The network's name; the bridge's where it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<NetworkName>,
-    /// Bytes in the largest IP packet; the uplink's where it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// Seconds within which it must be confirmed, or all is put back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirm_seconds: Option<u64>,
-}
-
-/// What a request changed of a bridged network, or would have changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BridgeChanged {
-    /// The network afterwards; none after a release and in a dry run.
-    pub network: Option<BridgedNetwork>,
-    /// The steps in words, in their order.
-    pub plan: Vec<String>,
-    /// What a person should know.
-    pub notes: Vec<String>,
-}
-
 /// One guest's port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -159,6 +112,10 @@ pub struct PortView {
     pub nic: u8,
     /// The guest's address on it.
     pub mac: MacAddr,
+    /// The IP addresses that the guest was seen to use, on a bridged network: the LAN gives them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What a new network is to be; what is left out is chosen so that it clashes with nothing.
@@ -211,15 +168,21 @@ pub struct Reserve {
 }
 
 /// What a request changed, or would have changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Changed {
+pub struct Changed<N = Network> {
     /// The network afterwards; none after a delete and in a dry run.
-    pub network: Option<Network>,
+    pub network: Option<N>,
     /// The operations in words, in their order.
     pub plan: Vec<String>,
     /// What a person should know, as that another subnet was chosen, and why.
     pub notes: Vec<String>,
+}
+
+impl<N> Default for Changed<N> {
+    fn default() -> Self {
+        Self { network: None, plan: Vec::new(), notes: Vec::new() }
+    }
 }
 
 /// One forward.

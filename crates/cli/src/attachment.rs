@@ -4,19 +4,51 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::bail;
-use vnet_api::model::{Network, State};
-use vnet_types::{MacAddr, Mode, NetworkName};
+use vnet_api::model::{AnyNetwork, Network, State};
+use vnet_types::{BRIDGED, IfName, MacAddr, Mode, NetworkName};
 
 use crate::failure::Usage;
+
+/// The word for a network over an uplink that is named by its bridge.
+const BRIDGE: &str = "bridge";
 
 /// One network card as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attachment {
-    /// What the network is said to be; said again so that nobody opens a guest by mistake.
-    pub(crate) mode: Option<Mode>,
-    pub(crate) network: NetworkName,
+    pub(crate) place: Place,
     /// The card's address; the VMM derives one where it is absent.
     pub(crate) mac: Option<MacAddr>,
+}
+
+/// Where a network card goes. What the network is said to be is said again so that nobody opens a
+/// guest by mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A network with a subnet.
+    Network(Option<Mode>, NetworkName),
+    /// A bridged network by its bridge, as `bridge:br0`.
+    Bridge(IfName),
+    /// A bridged network by its name.
+    Bridged(NetworkName),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = |name: &str| name.parse().map_err(|error| format!("{error}"));
+        match text.split_once(':') {
+            None => Ok(Self::Network(None, network(text)?)),
+            Some((BRIDGE, name)) => {
+                name.parse().map(Self::Bridge).map_err(|error| format!("{error}"))
+            }
+            Some((BRIDGED, name)) => network(name).map(Self::Bridged),
+            Some((mode, name)) => {
+                let mode = mode.parse().map_err(|error: String| format!("{error}, or {BRIDGE}"))?;
+                Ok(Self::Network(Some(mode), network(name)?))
+            }
+        }
+    }
 }
 
 impl FromStr for Attachment {
@@ -24,12 +56,7 @@ impl FromStr for Attachment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
-        let target = parts.next().unwrap_or_default();
-        let (mode, name) = match target.split_once(':') {
-            Some((mode, name)) => (Some(mode.parse::<Mode>()?), name),
-            None => (None, target),
-        };
-        let network = name.parse().map_err(|error| format!("{error}"))?;
+        let place = parts.next().unwrap_or_default().parse()?;
         let mut mac = None;
         for part in parts {
             let value = part
@@ -43,60 +70,108 @@ impl FromStr for Attachment {
                 return Err("mac= is given twice: a network card has one address".to_owned());
             }
         }
-        Ok(Self { mode, network, mac })
+        Ok(Self { place, mac })
     }
 }
 
 impl Attachment {
-    /// The network among `networks` that this card goes to, if it can take it.
+    /// The card as the VMM takes it: on that one of `networks` that it goes to, if it can.
     ///
     /// # Errors
-    /// It is not there, is of another mode, or is not up.
-    pub(crate) fn check<'n>(&self, networks: &'n [Network]) -> anyhow::Result<&'n Network> {
-        let name = &self.network;
-        let network = find(networks, name)?;
-        let mode = network.definition.mode;
-        if self.mode != Some(mode) {
-            let message = format!("`{name}` is a {mode} network: write --net {mode}:{name}");
+    /// The network is not there, is of another mode, or is not up.
+    pub(crate) fn resolve(&self, networks: &[AnyNetwork]) -> anyhow::Result<Self> {
+        let network = match &self.place {
+            Place::Network(_, name) | Place::Bridged(name) => find_any(networks, name)?,
+            Place::Bridge(bridge) => find_bridge(networks, bridge)?,
+        };
+        let name = network.name();
+        let place = match network {
+            AnyNetwork::Network(network) => {
+                Place::Network(Some(network.definition.mode), name.clone())
+            }
+            AnyNetwork::Bridged(_) => Place::Bridged(name.clone()),
+        };
+        if self.place != place && !matches!(self.place, Place::Bridge(_)) {
+            let (word, way) = match network {
+                AnyNetwork::Network(network) => {
+                    let mode = network.definition.mode;
+                    (mode.to_string(), format!("{mode}:{name}"))
+                }
+                AnyNetwork::Bridged(network) => {
+                    (BRIDGED.to_owned(), format!("{BRIDGE}:{}", network.definition.bridge))
+                }
+            };
+            let message = format!("`{name}` is a {word} network: write --net {way}");
             return Err(Usage(message).into());
         }
-        check_is_up(network)?;
-        Ok(network)
+        check_is_up(name, network.state())?;
+        Ok(Self { place, mac: self.mac })
     }
 }
 
-/// As the VMM takes it, once [`Attachment::check`] has found it right.
 impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(mode) = self.mode {
-            write!(f, "{mode}:")?;
+        match &self.place {
+            Place::Network(None, name) => name.fmt(f)?,
+            Place::Network(Some(mode), name) => write!(f, "{mode}:{name}")?,
+            Place::Bridge(bridge) => write!(f, "{BRIDGE}:{bridge}")?,
+            Place::Bridged(name) => write!(f, "{BRIDGED}:{name}")?,
         }
-        write!(f, "{}", self.network)?;
         self.mac.map_or(Ok(()), |mac| write!(f, ",mac={mac}"))
     }
 }
 
-/// The network `name` among `networks`.
+fn find_any<'n>(networks: &'n [AnyNetwork], name: &NetworkName) -> anyhow::Result<&'n AnyNetwork> {
+    networks.iter().find(|network| network.name() == name).map_or_else(|| no_network(name), Ok)
+}
+
+fn find_bridge<'n>(networks: &'n [AnyNetwork], name: &IfName) -> anyhow::Result<&'n AnyNetwork> {
+    let has_bridge = |network: &&AnyNetwork| match network {
+        AnyNetwork::Network(_) => false,
+        AnyNetwork::Bridged(network) => network.definition.bridge == *name,
+    };
+    if let Some(network) = networks.iter().find(has_bridge) {
+        return Ok(network);
+    }
+    let ours = networks.iter().find_map(|network| match network {
+        AnyNetwork::Network(network) if network.definition.bridge == *name => Some(network),
+        _ => None,
+    });
+    if let Some(network) = ours {
+        let (mode, network) = (network.definition.mode, &network.definition.name);
+        let message = format!(
+            "{name} is the bridge of the {mode} network {network}: write --net {mode}:{network}"
+        );
+        return Err(Usage(message).into());
+    }
+    bail!(
+        "there is no bridged network with the bridge {name}: `vnet list` shows those that there \
+         are, `vnet bridge {name} --enslave INTERFACE` makes it"
+    )
+}
+
+/// The network `name` among `networks`, which have a subnet.
 ///
 /// # Errors
 /// It is not there.
 pub(crate) fn find<'n>(networks: &'n [Network], name: &NetworkName) -> anyhow::Result<&'n Network> {
-    match networks.iter().find(|network| network.definition.name == *name) {
-        Some(network) => Ok(network),
-        None => bail!(
-            "there is no network {name}: `vnet list` shows those that there are, `vnet create nat \
-             {name}` makes it"
-        ),
-    }
+    let network = networks.iter().find(|network| network.definition.name == *name);
+    network.map_or_else(|| no_network(name), Ok)
 }
 
-/// Whether `network` is up.
+fn no_network<T>(name: &NetworkName) -> anyhow::Result<T> {
+    bail!(
+        "there is no network {name}: `vnet list` shows those that there are, `vnet create nat \
+         {name}` makes it"
+    )
+}
+
+/// Whether the network `name` is up.
 ///
 /// # Errors
 /// It isn't, and how it gets there.
-pub(crate) fn check_is_up(network: &Network) -> anyhow::Result<()> {
-    let name = &network.definition.name;
-    match &network.state {
+pub(crate) fn check_is_up(name: &NetworkName, state: &State) -> anyhow::Result<()> {
+    match state {
         State::Active => Ok(()),
         State::Stopped => bail!("the network {name} is stopped: `vnet start {name}` starts it"),
         State::Failed { reason } => {
@@ -109,8 +184,11 @@ pub(crate) fn check_is_up(network: &Network) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn networks(state: &str) -> Vec<Network> {
+    fn networks(state: &str) -> Vec<AnyNetwork> {
         let value = serde_json::json!([{
+            "definition": {"name": "lan", "mode": "bridged", "bridge": "br0", "uplink": "eth0"},
+            "state": state, "bridge_mac": null, "ports": [], "confirm_within": null
+        }, {
             "definition": {
                 "name": "default", "mode": "nat", "bridge": "virbr0",
                 "subnet": "192.168.122.0/24", "domain": "default.vnet"
@@ -123,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_card_is_read_and_written_alike() {
-        for text in ["nat:default", "routed:lab,mac=52:54:00:00:00:01"] {
+        for text in ["nat:default", "routed:lab,mac=52:54:00:00:00:01", "bridge:br0", "bridged:lan"]
+        {
             assert_eq!(text.parse::<Attachment>().unwrap().to_string(), text);
         }
     }
@@ -131,7 +210,8 @@ mod tests {
     #[test]
     fn rubbish_is_refused_with_the_rule() {
         for (text, rule) in [
-            ("bridge:br0", "use nat, hostonly or routed"),
+            ("bride:br0", "use nat, hostonly or routed, or bridge"),
+            ("bridge:br/0", "br/0"),
             ("nat:", "use 1 to 48"),
             ("nat:a,mtu=9", "use mac=MAC"),
             ("nat:a,mac=ff:ff:ff:ff:ff:ff", "group address"),
@@ -149,11 +229,23 @@ mod tests {
             ("default", "active", "write --net nat:default"),
             ("hostonly:default", "active", "write --net nat:default"),
             ("nat:default", "stopped", "`vnet start default`"),
+            ("nat:lan", "active", "write --net bridge:br0"),
+            ("bridged:default", "active", "write --net nat:default"),
+            ("bridge:virbr0", "active", "write --net nat:default"),
+            ("bridge:br1", "active", "`vnet bridge br1 --enslave INTERFACE`"),
+            ("bridge:br0", "stopped", "`vnet start lan`"),
         ] {
             let networks = networks(state);
-            let error = text.parse::<Attachment>().unwrap().check(&networks).unwrap_err();
+            let error = text.parse::<Attachment>().unwrap().resolve(&networks).unwrap_err();
             assert!(error.to_string().contains(way), "{text}: {error}");
         }
-        assert!("nat:default".parse::<Attachment>().unwrap().check(&networks("active")).is_ok());
+        for (text, resolved) in [
+            ("nat:default", "nat:default"),
+            ("bridge:br0", "bridged:lan"),
+            ("bridged:lan", "bridged:lan"),
+        ] {
+            let card = text.parse::<Attachment>().unwrap().resolve(&networks("active")).unwrap();
+            assert_eq!(card.to_string(), resolved);
+        }
     }
 }

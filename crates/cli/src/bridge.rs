@@ -1,16 +1,13 @@
 //! `vnet bridge` and `vnet confirm`: the host's own network on a bridge over its uplink.
 
-use std::fmt::Write;
-
 use clap::Args;
 use vnet_api::client::Run;
-use vnet_api::model::{BridgeChanged, BridgedNetwork, EnslaveUplink, State};
+use vnet_api::model::{BridgeChanged, EnslaveUplink};
 use vnet_types::{IfName, NetworkName};
 
 use crate::args::{DryRun, Force};
 use crate::change;
-use crate::context::{Context, Format};
-use crate::output;
+use crate::context::Context;
 
 /// Put the host's uplink under a bridge, or take it from there again
 ///
@@ -71,13 +68,13 @@ pub(crate) async fn run(args: Bridge, context: &Context) -> anyhow::Result<()> {
         (_, Some(uplink)) => {
             let released = context.client.release(&bridge, &uplink, force.guests(), run).await?;
             let done = format!("{uplink} is as it was before {bridge}");
-            print(&released, run, context, |_| done)
+            change::print(&released, run, context, |_| done)
         }
         (Some(uplink), None) => {
             let confirm_seconds = confirm;
             let request = EnslaveUplink { bridge, uplink, name, mtu, confirm_seconds };
             let changed = context.client.enslave(&request, run).await?;
-            print(&changed, run, context, summary)
+            change::print(&changed, run, context, summary)
         }
         (None, None) => Ok(()),
     }
@@ -89,46 +86,11 @@ pub(crate) async fn run(args: Bridge, context: &Context) -> anyhow::Result<()> {
 /// netd refuses or cannot be reached.
 pub(crate) async fn confirm(args: &Confirm, context: &Context) -> anyhow::Result<()> {
     let changed = context.client.confirm(&args.bridge).await?;
-    print(&changed, Run::Real, context, summary)
-}
-
-fn print(
-    changed: &BridgeChanged,
-    run: Run,
-    context: &Context,
-    done: impl FnOnce(&BridgeChanged) -> String,
-) -> anyhow::Result<()> {
-    for note in &changed.notes {
-        output::note(note);
-    }
-    match (context.format, run) {
-        (Format::Json, _) => output::print_json(changed),
-        (Format::Text, Run::Dry) => output::print(&change::numbered(&changed.plan)),
-        (Format::Text, Run::Real) => output::print(&done(changed)),
-    }
+    change::print(&changed, Run::Real, context, summary)
 }
 
 fn summary(changed: &BridgeChanged) -> String {
-    let Some(network) = &changed.network else { return "done".to_owned() };
-    let BridgedNetwork { definition, state, confirm_within, .. } = network;
-    let state = match state {
-        State::Active => "up".to_owned(),
-        State::Stopped => "stopped".to_owned(),
-        State::Failed { reason } => format!("not up ({reason})"),
-    };
-    let mut text = format!(
-        "network {} is {state}: bridged, bridge {}, uplink {}",
-        definition.name, definition.bridge, definition.uplink
-    );
-    if let Some(seconds) = confirm_within {
-        // Writing to a string has no way to fail.
-        let _ = write!(
-            text,
-            "\nrun `vnet confirm {}` within {seconds} s, or everything is put back",
-            definition.bridge
-        );
-    }
-    text
+    changed.network.as_ref().map_or_else(|| "done".to_owned(), change::summary_of_bridged)
 }
 
 #[cfg(test)]

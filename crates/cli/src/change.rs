@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
 use vnet_api::client::Run;
-use vnet_api::model::{Changed, Network, State};
+use vnet_api::model::{AnyNetwork, BridgedNetwork, Changed, Network, State};
 
 use crate::context::{Context, Format};
 use crate::output;
@@ -12,11 +13,11 @@ use crate::output;
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(crate) fn print(
-    changed: &Changed,
+pub(crate) fn print<N: Serialize>(
+    changed: &Changed<N>,
     run: Run,
     context: &Context,
-    done: impl FnOnce(&Changed) -> String,
+    done: impl FnOnce(&Changed<N>) -> String,
 ) -> anyhow::Result<()> {
     for note in &changed.notes {
         output::note(note);
@@ -44,15 +45,52 @@ pub(crate) fn numbered(plan: &[String]) -> String {
 /// What a network is, in one line.
 pub(crate) fn summary(network: &Network) -> String {
     let definition = &network.definition;
-    let state = match &network.state {
+    format!(
+        "network {} is {}: {} {}, gateway {}, bridge {}",
+        definition.name,
+        in_words(&network.state),
+        definition.mode,
+        definition.subnet,
+        network.gateway,
+        definition.bridge
+    )
+}
+
+fn in_words(state: &State) -> String {
+    match state {
         State::Active => "up".to_owned(),
         State::Stopped => "stopped".to_owned(),
         State::Failed { reason } => format!("not up ({reason})"),
-    };
-    format!(
-        "network {} is {state}: {} {}, gateway {}, bridge {}",
-        definition.name, definition.mode, definition.subnet, network.gateway, definition.bridge
-    )
+    }
+}
+
+/// What a network of either sort is, in one line.
+pub(crate) fn summary_of_any(network: &AnyNetwork) -> String {
+    match network {
+        AnyNetwork::Network(network) => summary(network),
+        AnyNetwork::Bridged(network) => summary_of_bridged(network),
+    }
+}
+
+/// What a bridged network is, and what is still to be done for it.
+pub(crate) fn summary_of_bridged(network: &BridgedNetwork) -> String {
+    let definition = &network.definition;
+    let mut text = format!(
+        "network {} is {}: bridged, bridge {}, uplink {}",
+        definition.name,
+        in_words(&network.state),
+        definition.bridge,
+        definition.uplink
+    );
+    if let Some(seconds) = network.confirm_within {
+        // Writing to a string has no way to fail.
+        let _ = write!(
+            text,
+            "\nrun `vnet confirm {}` within {seconds} s, or everything is put back",
+            definition.bridge
+        );
+    }
+    text
 }
 
 #[cfg(test)]

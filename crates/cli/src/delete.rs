@@ -7,6 +7,8 @@ use crate::change;
 use crate::context::Context;
 
 /// Stop a network and remove its definition and its leases
+///
+/// Of a bridged network, everything is as it was before `vnet bridge`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: vnet delete lab --force")]
 pub(crate) struct Delete {

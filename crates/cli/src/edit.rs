@@ -16,7 +16,7 @@ use std::process::Command;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use vnet_api::client::{ClientError, Run};
-use vnet_api::model::Changed;
+use vnet_api::model::{AnyNetwork, Changed};
 use vnet_types::NetworkName;
 
 use crate::args::{DryRun, Target};
@@ -58,10 +58,13 @@ pub(crate) async fn run(args: &Edit, context: &Context) -> anyhow::Result<()> {
 }
 
 /// What has become of a network whose definition was changed, in one line.
-pub(crate) fn summary(name: &NetworkName, changed: &Changed) -> String {
+pub(crate) fn summary<N: Clone + Into<AnyNetwork>>(
+    name: &NetworkName,
+    changed: &Changed<N>,
+) -> String {
     match &changed.network {
         _ if changed.plan.is_empty() => format!("network {name} is unchanged"),
-        Some(network) => change::summary(network),
+        Some(network) => change::summary_of_any(&network.clone().into()),
         None => format!("network {name} is changed"),
     }
 }
@@ -75,7 +78,11 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-async fn in_editor(name: &NetworkName, run: Run, context: &Context) -> anyhow::Result<Changed> {
+async fn in_editor(
+    name: &NetworkName,
+    run: Run,
+    context: &Context,
+) -> anyhow::Result<Changed<AnyNetwork>> {
     let text = context.client.definition(name).await?;
     let mut file = tempfile::Builder::new()
         .prefix(&format!("vnet-{name}-"))
@@ -105,7 +112,7 @@ async fn edit_until_taken(
     run: Run,
     path: &Path,
     context: &Context,
-) -> anyhow::Result<Changed> {
+) -> anyhow::Result<Changed<AnyNetwork>> {
     loop {
         open_editor(path)?;
         match context.client.edit(name, read(path)?, run).await {

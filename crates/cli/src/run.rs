@@ -69,10 +69,10 @@ pub(crate) async fn run(args: &Run, context: &Context) -> anyhow::Result<()> {
         return Err(Usage(message.to_owned()).into());
     }
     // A guest without a network needs no netd.
-    let networks = if args.net.is_empty() { Vec::new() } else { context.client.networks().await? };
-    for card in &args.net {
-        card.check(&networks)?;
-    }
+    let networks =
+        if args.net.is_empty() { Vec::new() } else { context.client.all_networks().await? };
+    let cards: Vec<Attachment> =
+        args.net.iter().map(|card| card.resolve(&networks)).collect::<anyhow::Result<_>>()?;
     vmm::check_kvm()?;
     let program = vmm::find()?;
     let name = match &args.name {
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: &Run, context: &Context) -> anyhow::Result<()> {
         None => vmm::unused_name("run", &networks)?,
     };
     let mut command = Command::new(&program);
-    command.arg("--root").arg(context.paths.root()).args(args.words(&name));
+    command.arg("--root").arg(context.paths.root()).args(args.words(&name, &cards));
     // On success, this process is the VMM from here on: the terminal and signals are its own.
     let error = command.exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: &Run, context: &Context) -> anyhow::Result<()> {
 
 impl Run {
     /// The VMM's arguments.
-    fn words(&self, name: &DomainName) -> Vec<OsString> {
+    fn words(&self, name: &DomainName, cards: &[Attachment]) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--name".into(), name.as_str().into()];
         let mut add = |option: &str, value: Option<OsString>| {
             if let Some(value) = value {
@@ -102,7 +102,7 @@ impl Run {
         add("--cpus", self.cpus.map(|cpus| cpus.to_string().into()));
         add("--timeout", self.timeout.map(|seconds| seconds.to_string().into()));
         add("--report", self.report.clone().map(Into::into));
-        for card in &self.net {
+        for card in cards {
             add("--net", Some(card.to_string().into()));
         }
         words
@@ -133,7 +133,7 @@ mod tests {
 
     fn words(line: &[&str]) -> Vec<OsString> {
         let line = Line::parse_from(std::iter::once(&"vnet").chain(line));
-        line.run.words(&"web".parse().unwrap())
+        line.run.words(&"web".parse().unwrap(), &line.run.net)
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `vnet show`: everything about one network.
 
 use clap::Args;
-use vnet_api::model::{Network, State};
-use vnet_types::Mode;
+use vnet_api::model::{AnyNetwork, BridgedNetwork, Network, PortView, State};
+use vnet_types::{BRIDGED, IfName, MacAddr, Mode};
 
 use crate::args::Target;
 use crate::context::{Context, Format};
@@ -26,7 +26,13 @@ pub(crate) async fn run(args: &Show, context: &Context) -> anyhow::Result<()> {
     let network = context.client.network(&args.target.network).await?;
     match context.format {
         Format::Json => output::print_json(&network),
-        Format::Text => output::print(&pairs(&network).render()),
+        Format::Text => output::print(
+            &match &network {
+                AnyNetwork::Network(network) => pairs(network),
+                AnyNetwork::Bridged(network) => bridged(network),
+            }
+            .render(),
+        ),
     }
 }
 
@@ -39,11 +45,7 @@ fn pairs(network: &Network) -> Pairs {
     if let State::Failed { reason } = &network.state {
         pairs.add("reason", Cell::text(reason));
     }
-    let bridge = match network.bridge_mac {
-        Some(mac) => format!("{} ({mac})", definition.bridge),
-        None => format!("{} (not there)", definition.bridge),
-    };
-    pairs.add("bridge", Cell::text(bridge));
+    pairs.add("bridge", bridge(&definition.bridge, network.bridge_mac));
     pairs.add("gateway", Cell::text(network.gateway));
     pairs.add("subnet", Cell::text(definition.subnet));
     match &definition.dhcp {
@@ -74,17 +76,59 @@ fn pairs(network: &Network) -> Pairs {
     let follows = definition.mtu.is_none() && definition.mode != Mode::Hostonly;
     let origin = if follows { ", the uplink's" } else { "" };
     pairs.add("MTU", Cell::text(format!("{}{origin}", network.mtu)));
-    pairs.add("autostart", Cell::text(if definition.autostart { "yes" } else { "no" }));
-    if network.ports.is_empty() {
-        pairs.add("guests", Cell::text("none"));
-    }
-    for (index, port) in network.ports.iter().enumerate() {
-        let name = if index == 0 { "guests" } else { "" };
-        let line = format!("{} nic {} on {}, {}", port.domain, port.nic, port.interface, port.mac);
-        pairs.add(name, Cell::text(line));
-    }
+    pairs.add("autostart", yes_or_no(definition.autostart));
+    guests(&network.ports, &mut pairs);
     pairs.add("leases", Cell::text(network.leases));
     pairs
+}
+
+fn bridged(network: &BridgedNetwork) -> Pairs {
+    let definition = &network.definition;
+    let mut pairs = Pairs::default();
+    pairs.add("name", Cell::text(&definition.name));
+    pairs.add("mode", Cell::text(BRIDGED));
+    pairs.add("state", list::state(&network.state));
+    if let State::Failed { reason } = &network.state {
+        pairs.add("reason", Cell::text(reason));
+    }
+    if let Some(seconds) = network.confirm_within {
+        let line = format!("`vnet confirm {}` within {seconds} s", definition.bridge);
+        pairs.add("to be kept", Cell::text(line));
+    }
+    pairs.add("bridge", bridge(&definition.bridge, network.bridge_mac));
+    pairs.add("uplink", Cell::text(&definition.uplink));
+    let mtu = definition.mtu.map_or_else(|| "the uplink's".to_owned(), |mtu| mtu.to_string());
+    pairs.add("MTU", Cell::text(mtu));
+    pairs.add("anti-spoofing", yes_or_no(definition.anti_spoofing));
+    pairs.add("autostart", yes_or_no(definition.autostart));
+    guests(&network.ports, &mut pairs);
+    pairs
+}
+
+fn bridge(name: &IfName, mac: Option<MacAddr>) -> Cell {
+    Cell::text(match mac {
+        Some(mac) => format!("{name} ({mac})"),
+        None => format!("{name} (not there)"),
+    })
+}
+
+fn yes_or_no(yes: bool) -> Cell {
+    Cell::text(if yes { "yes" } else { "no" })
+}
+
+fn guests(ports: &[PortView], pairs: &mut Pairs) {
+    if ports.is_empty() {
+        pairs.add("guests", Cell::text("none"));
+    }
+    for (index, port) in ports.iter().enumerate() {
+        let name = if index == 0 { "guests" } else { "" };
+        let mut line =
+            format!("{} nic {} on {}, {}", port.domain, port.nic, port.interface, port.mac);
+        for address in &port.addresses {
+            line.push_str(&format!(", {address}"));
+        }
+        pairs.add(name, Cell::text(line));
+    }
 }
 
 fn upstreams(network: &Network) -> String {
@@ -151,6 +195,31 @@ mod tests {
              guests:         web nic 0 on vn0, 52:54:00:00:00:01\n\
              \x20               db nic 0 on vn1, 52:54:00:00:00:02\n\
              leases:         2\n"
+        );
+    }
+    #[test]
+    fn everything_about_a_bridged_network_is_shown() {
+        let network = serde_json::from_value(serde_json::json!({
+            "definition": {"name": "lan", "mode": "bridged", "bridge": "br0", "uplink": "eth0"},
+            "state": "active", "bridge_mac": "52:54:00:aa:bb:cc", "confirm_within": 90,
+            "ports": [{
+                "interface": "vn0", "domain": "web", "nic": 0, "mac": "52:54:00:00:00:01",
+                "addresses": ["203.0.113.50", "2001:db8::50"]
+            }]
+        }))
+        .unwrap();
+        assert_eq!(
+            bridged(&network).render(),
+            "name:           lan\n\
+             mode:           bridged\n\
+             state:          active\n\
+             to be kept:     `vnet confirm br0` within 90 s\n\
+             bridge:         br0 (52:54:00:aa:bb:cc)\n\
+             uplink:         eth0\n\
+             MTU:            the uplink's\n\
+             anti-spoofing:  yes\n\
+             autostart:      yes\n\
+             guests:         web nic 0 on vn0, 52:54:00:00:00:01, 203.0.113.50, 2001:db8::50\n"
         );
     }
 }

@@ -7,6 +7,8 @@ use crate::change;
 use crate::context::Context;
 
 /// Stop a network; its definition and its leases stay
+///
+/// The uplink of a bridged network gets the host's addresses and routes back.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: vnet stop default --dry-run")]
 pub(crate) struct Stop {

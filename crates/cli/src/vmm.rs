@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use vnet_api::model::Network;
+use vnet_api::model::AnyNetwork;
 use vnet_types::DomainName;
 
 const VMM: &str = "vnet-vmm";
@@ -69,8 +69,8 @@ pub(crate) fn check_kvm() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The kernel gives no random bytes.
-pub(crate) fn unused_name(prefix: &str, networks: &[Network]) -> anyhow::Result<DomainName> {
-    let ports = networks.iter().flat_map(|network| &network.ports);
+pub(crate) fn unused_name(prefix: &str, networks: &[AnyNetwork]) -> anyhow::Result<DomainName> {
+    let ports = networks.iter().flat_map(AnyNetwork::ports);
     let taken: BTreeSet<&str> = ports.map(|port| port.domain.as_str()).collect();
     loop {
         let mut bytes = [0; 3];

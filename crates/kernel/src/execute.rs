@@ -135,6 +135,13 @@ impl Kernel {
     }
 }
 
+/// Counts as an operation for the tests of crashes: something that was done without the kernel,
+/// as a file that was written.
+pub fn milestone() {
+    #[cfg(debug_assertions)]
+    crash_here();
+}
+
 /// Dies as by `kill -9` after as many operations as the environment says. Only debug builds do:
 /// their tests go through every such point.
 #[cfg(debug_assertions)]

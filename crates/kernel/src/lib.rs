@@ -30,9 +30,9 @@ use std::path::PathBuf;
 
 use vnet_plan::{Firewall, Ledger};
 
-pub use execute::ExecuteError;
+pub use execute::{ExecuteError, milestone};
 pub use ledger::LedgerError;
-pub use move_uplink::{MoveError, read_journals};
+pub use move_uplink::{FoundJournal, MoveError, read_journal, read_journals};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use observe::{ObserveError, Routes};

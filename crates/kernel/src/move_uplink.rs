@@ -142,29 +142,74 @@ fn path_of(journals: &Path, bridge: &IfName) -> PathBuf {
     journals.join(format!("{bridge}.json"))
 }
 
-/// All journals; a damaged one is named.
+/// A file among the journals.
+#[derive(Debug)]
+pub enum FoundJournal {
+    /// One that can be used.
+    Whole(Box<Journal>),
+    /// One that cannot: it has another name now, and hinders nobody.
+    SetAside {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// All journals. Damaged ones are set aside.
 ///
 /// # Errors
-/// The folder, or a file in it, cannot be read.
-pub fn read_journals(journals: &Path) -> Result<Vec<Journal>, MoveError> {
-    let error = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| MoveError::Journal { action: "read", path, source }
-    };
+/// The folder cannot be read.
+pub fn read_journals(journals: &Path) -> Result<Vec<FoundJournal>, MoveError> {
+    let error = |source| journal_error("read", journals, source);
     let entries = match std::fs::read_dir(journals) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(error(journals))?,
+        other => other.map_err(error)?,
     };
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(error(journals))?.path();
+        let path = entry.map_err(error)?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let bytes = std::fs::read(&path).map_err(error(&path))?;
-            let journal = serde_json::from_slice(&bytes).map_err(io::Error::from);
-            found.push(journal.map_err(error(&path))?);
+            paths.push(path);
         }
     }
-    Ok(found)
+    paths.sort();
+    Ok(paths.iter().map(|path| find(path)).collect())
+}
+
+fn find(path: &Path) -> FoundJournal {
+    let reason = match read(path) {
+        Ok(journal) => return FoundJournal::Whole(Box::new(journal)),
+        Err(error) => error.to_string(),
+    };
+    let aside = path.with_extension("json.damaged");
+    let path = match std::fs::rename(path, &aside) {
+        Ok(()) => aside.as_path(),
+        // On a disk that cannot be written, it stays where it is.
+        Err(_) => path,
+    };
+    FoundJournal::SetAside { path: path.display().to_string(), reason }
+}
+
+/// The journal of one bridge, if there is one.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub fn read_journal(journals: &Path, bridge: &IfName) -> Result<Option<Journal>, MoveError> {
+    let path = path_of(journals, bridge);
+    match read(&path) {
+        Ok(journal) => Ok(Some(journal)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(journal_error("read", &path, source)),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Journal> {
+    serde_json::from_slice(&std::fs::read(path)?).map_err(io::Error::from)
+}
+
+fn journal_error(action: &'static str, path: &Path, source: io::Error) -> MoveError {
+    MoveError::Journal { action, path: path.display().to_string(), source }
 }
 
 /// On stable storage when this returns: a host that loses power after it finds it again.
@@ -179,11 +224,7 @@ fn write_journal(journals: &Path, journal: &Journal) -> Result<(), MoveError> {
         std::fs::rename(new, &path)?;
         std::fs::File::open(journals)?.sync_all()
     };
-    write().map_err(|source| MoveError::Journal {
-        action: "write",
-        path: path.display().to_string(),
-        source,
-    })
+    write().map_err(|source| journal_error("write", &path, source))
 }
 
 fn remove_journal(journals: &Path, bridge: &IfName) -> Result<(), MoveError> {
@@ -192,9 +233,5 @@ fn remove_journal(journals: &Path, bridge: &IfName) -> Result<(), MoveError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.and_then(|()| std::fs::File::open(journals)?.sync_all()),
     };
-    removed.map_err(|source| MoveError::Journal {
-        action: "remove",
-        path: path.display().to_string(),
-        source,
-    })
+    removed.map_err(|source| journal_error("remove", &path, source))
 }

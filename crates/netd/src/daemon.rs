@@ -13,7 +13,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
-    BrokenDefinition, Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network, State, Status,
+    AnyNetwork, BrokenDefinition, Changed, CreateNetwork, ErrorBody, ErrorKind, Lease, Network,
+    State, Status,
 };
 use vnet_api::paths::Paths;
 use vnet_api::ports;
@@ -57,7 +58,7 @@ pub(crate) struct Daemon {
     damaged: BTreeSet<NetworkName>,
     pub(crate) leases_changed: Arc<Notify>,
     /// The networks over an uplink.
-    bridged: bridged::Bridged,
+    pub(crate) bridged: bridged::Bridged,
 }
 
 impl Shared {
@@ -123,16 +124,6 @@ impl Shared {
         Ok(daemon.networks.values().map(|network| daemon.view(network, &observed)).collect())
     }
 
-    /// One network.
-    ///
-    /// # Errors
-    /// It is not there, or the host's state cannot be read.
-    pub async fn network(&self, name: &NetworkName) -> Result<Network, ErrorBody> {
-        let mut daemon = self.daemon.lock().await;
-        let observed = daemon.observe(Routes::Skip).await?;
-        Ok(daemon.view(daemon.definition(name)?, &observed))
-    }
-
     /// Defines a network and starts it.
     ///
     /// # Errors
@@ -152,20 +143,34 @@ impl Shared {
         name: &NetworkName,
         guests: Guests,
         run: Run,
-    ) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.delete(name, guests, run).await;
+    ) -> Result<Changed<AnyNetwork>, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        if let Some(network) = daemon.bridged_network(name)? {
+            return Ok(daemon.delete_bridged(&network, guests, run).await?.of_any());
+        }
+        let result = daemon.delete(name, guests, run).await;
+        drop(daemon);
         self.settle();
-        result
+        Ok(result?.of_any())
     }
 
     /// Starts a network.
     ///
     /// # Errors
     /// It is not there, clashes with something, or the host refuses; nothing has changed then.
-    pub async fn start(&self, name: &NetworkName, run: Run) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.start(name, run).await;
+    pub async fn start(
+        &self,
+        name: &NetworkName,
+        run: Run,
+    ) -> Result<Changed<AnyNetwork>, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        if let Some(network) = daemon.bridged_network(name)? {
+            return Ok(daemon.start_bridged_network(&network, run).await?.of_any());
+        }
+        let result = daemon.start(name, run).await;
+        drop(daemon);
         self.settle();
-        result
+        Ok(result?.of_any())
     }
 
     /// Stops a network.
@@ -177,18 +182,30 @@ impl Shared {
         name: &NetworkName,
         guests: Guests,
         run: Run,
-    ) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.stop(name, guests, run).await;
+    ) -> Result<Changed<AnyNetwork>, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        if let Some(network) = daemon.bridged_network(name)? {
+            return Ok(daemon.stop_bridged(&network, guests, run).await?.of_any());
+        }
+        let result = daemon.stop(name, guests, run).await;
+        drop(daemon);
         self.settle();
-        result
+        Ok(result?.of_any())
     }
 
     /// Sets whether netd starts a network when it starts itself.
     ///
     /// # Errors
     /// It is not there, or its definition cannot be written.
-    pub async fn autostart(&self, name: &NetworkName, on: bool) -> Result<Changed, ErrorBody> {
+    pub async fn autostart(
+        &self,
+        name: &NetworkName,
+        on: bool,
+    ) -> Result<Changed<AnyNetwork>, ErrorBody> {
         let mut daemon = self.daemon.lock().await;
+        if let Some(network) = daemon.bridged_network(name)? {
+            return Ok(daemon.autostart_bridged(&network, on).await?.of_any());
+        }
         daemon.definition(name)?;
         store::set_autostart(&daemon.paths, name, on).map_err(|error| failed(&error))?;
         if let Some(network) = daemon.networks.get_mut(name) {
@@ -196,7 +213,7 @@ impl Shared {
         }
         let observed = daemon.observe(Routes::Skip).await?;
         let network = daemon.view(daemon.definition(name)?, &observed);
-        Ok(Changed { network: Some(network), plan: Vec::new(), notes: Vec::new() })
+        Ok(Changed { network: Some(network.into()), plan: Vec::new(), notes: Vec::new() })
     }
 
     /// The leases of one network, or of all that are up.
@@ -636,7 +653,11 @@ impl Daemon {
         up
     }
 
-    fn want(&mut self, name: &NetworkName, wanted: Option<bool>) -> Result<(), ErrorBody> {
+    pub(crate) fn want(
+        &mut self,
+        name: &NetworkName,
+        wanted: Option<bool>,
+    ) -> Result<(), ErrorBody> {
         let change = |ledger: &mut vnet_plan::Ledger| match wanted {
             Some(wanted) => drop(ledger.wanted.insert(name.clone(), wanted)),
             None => drop(ledger.wanted.remove(name)),

@@ -1,7 +1,7 @@
 //! The text of a definition: read whole, with each error at its line and column.
 
 use toml_edit::{Item, TableLike, Value};
-use vnet_types::{DefinitionError, Forward, Ipv6Error, NetworkDefinition};
+use vnet_types::{BridgedDefinition, DefinitionError, Forward, Ipv6Error, NetworkDefinition};
 
 use crate::failure::chain;
 
@@ -15,6 +15,25 @@ pub(crate) fn parse(text: &str) -> Result<NetworkDefinition, String> {
     network.validate().map_err(|error| match place(text, &network, &error) {
         Some((line, column)) => format!("line {line}, column {column}: {}", chain(&error)),
         None => chain(&error),
+    })?;
+    Ok(network)
+}
+
+/// Reads the definition of a bridged network, likewise.
+///
+/// # Errors
+/// What is wrong first, with its line and column where it has one.
+pub(crate) fn parse_bridged(text: &str) -> Result<BridgedDefinition, String> {
+    let network: BridgedDefinition =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    network.validate().map_err(|error| {
+        let key = if matches!(error, DefinitionError::Mtu(_)) { "mtu" } else { "uplink" };
+        let document = toml_edit::Document::parse(text).ok();
+        let span = document.as_ref().and_then(|document| document.as_table().get(key)?.span());
+        match span.and_then(|span| line_and_column(text, span.start)) {
+            Some((line, column)) => format!("line {line}, column {column}: {}", chain(&error)),
+            None => chain(&error),
+        }
     })?;
     Ok(network)
 }
@@ -54,7 +73,11 @@ fn place(
         DefinitionError::TooManyForwards(_) => nth_table(root.get("forwards")?, 0),
         DefinitionError::Ipv6(error) => place_in_ipv6(root.get("mtu"), root.get("ipv6")?, error),
     }?;
-    let before = text.get(..span.start)?;
+    line_and_column(text, span.start)
+}
+
+fn line_and_column(text: &str, at: usize) -> Option<(usize, usize)> {
+    let before = text.get(..at)?;
     let line = before.rsplit('\n').next()?;
     Some((before.matches('\n').count() + 1, line.chars().count() + 1))
 }

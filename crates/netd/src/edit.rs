@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 
 use vnet_api::client::Run;
-use vnet_api::model::{Changed, ErrorBody, ErrorKind, Reserve};
+use vnet_api::model::{AnyNetwork, Changed, ErrorBody, ErrorKind, Reserve};
 use vnet_kernel::Routes;
 use vnet_plan::{Observed, with_mtu};
 use vnet_types::{Forward, MacAddr, NetworkDefinition, NetworkName};
@@ -53,10 +53,15 @@ impl Shared {
         name: &NetworkName,
         text: String,
         run: Run,
-    ) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.edit(name, text, run).await;
+    ) -> Result<Changed<AnyNetwork>, ErrorBody> {
+        let mut daemon = self.daemon.lock().await;
+        if let Some(network) = daemon.bridged_network(name)? {
+            return Ok(daemon.edit_bridged(&network, text, run).await?.of_any());
+        }
+        let result = daemon.edit(name, text, run).await;
+        drop(daemon);
         self.settle();
-        result
+        Ok(result?.of_any())
     }
 
     /// Keeps an address for a guest.
@@ -102,7 +107,7 @@ impl Daemon {
             (Some(text), _) => Ok(text),
             // Somebody has removed the file of a network that is up.
             (None, Some(network)) => store::encode(network).map_err(|error| failed(&error)),
-            (None, None) => Err(no_network(name)),
+            (None, None) => Err(self.bridged.refusal(name).unwrap_or_else(|| no_network(name))),
         }
     }
 

@@ -92,6 +92,7 @@ impl Daemon {
             .definitions_of(names)
             .map(|network| (network.name.clone(), self.addresses(network, observed)))
             .collect();
+        desired.bridged = self.bridged.up();
         desired.leases = names.iter().map(|name| (name.clone(), self.leased(name))).collect();
         desired
     }

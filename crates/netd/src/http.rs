@@ -22,8 +22,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
-    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ErrorKind,
-    ForwardView, Lease, Network, Reserve, Status,
+    AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
+    ErrorKind, ForwardView, Lease, Network, Reserve, Status,
 };
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
@@ -268,9 +268,9 @@ async fn networks(State(daemon): Daemon) -> Answer<Vec<Network>> {
     get,
     path = "/v1/networks/{name}",
     params(("name" = NetworkName, Path, description = "The network")),
-    responses((status = 200, description = "Done", body = Network), Refusals),
+    responses((status = 200, description = "Done", body = AnyNetwork), Refusals),
 )]
-async fn network(State(daemon): Daemon, Name(name): Name<NetworkName>) -> Answer<Network> {
+async fn network(State(daemon): Daemon, Name(name): Name<NetworkName>) -> Answer<AnyNetwork> {
     Ok(Json(daemon.network(&name).await?))
 }
 
@@ -295,13 +295,13 @@ async fn create(
     delete,
     path = "/v1/networks/{name}",
     params(("name" = NetworkName, Path, description = "The network"), Options),
-    responses((status = 200, description = "Done", body = Changed), Refusals),
+    responses((status = 200, description = "Done", body = Changed<AnyNetwork>), Refusals),
 )]
 async fn delete(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
-) -> Answer<Changed> {
+) -> Answer<Changed<AnyNetwork>> {
     to_its_end(async move { daemon.delete(&name, options.guests(), options.run()).await }).await
 }
 
@@ -310,13 +310,13 @@ async fn delete(
     post,
     path = "/v1/networks/{name}/start",
     params(("name" = NetworkName, Path, description = "The network"), Options),
-    responses((status = 200, description = "Done", body = Changed), Refusals),
+    responses((status = 200, description = "Done", body = Changed<AnyNetwork>), Refusals),
 )]
 async fn start(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
-) -> Answer<Changed> {
+) -> Answer<Changed<AnyNetwork>> {
     to_its_end(async move { daemon.start(&name, options.run()).await }).await
 }
 
@@ -325,13 +325,13 @@ async fn start(
     post,
     path = "/v1/networks/{name}/stop",
     params(("name" = NetworkName, Path, description = "The network"), Options),
-    responses((status = 200, description = "Done", body = Changed), Refusals),
+    responses((status = 200, description = "Done", body = Changed<AnyNetwork>), Refusals),
 )]
 async fn stop(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
-) -> Answer<Changed> {
+) -> Answer<Changed<AnyNetwork>> {
     to_its_end(async move { daemon.stop(&name, options.guests(), options.run()).await }).await
 }
 
@@ -341,13 +341,13 @@ async fn stop(
     path = "/v1/networks/{name}/autostart",
     params(("name" = NetworkName, Path, description = "The network")),
     request_body = bool,
-    responses((status = 200, description = "Done", body = Changed), Refusals),
+    responses((status = 200, description = "Done", body = Changed<AnyNetwork>), Refusals),
 )]
 async fn autostart(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
     Body(on): Body<bool>,
-) -> Answer<Changed> {
+) -> Answer<Changed<AnyNetwork>> {
     to_its_end(async move { daemon.autostart(&name, on).await }).await
 }
 
@@ -453,14 +453,14 @@ async fn definition(
     path = "/v1/networks/{name}/definition",
     params(("name" = NetworkName, Path, description = "The network"), Options),
     request_body(content = String, content_type = "application/toml"),
-    responses((status = 200, description = "Done", body = Changed), Refusals),
+    responses((status = 200, description = "Done", body = Changed<AnyNetwork>), Refusals),
 )]
 async fn edit(
     State(daemon): Daemon,
     Name(name): Name<NetworkName>,
     Query(options): Query<Options>,
     Text(text): Text,
-) -> Answer<Changed> {
+) -> Answer<Changed<AnyNetwork>> {
     to_its_end(async move { daemon.edit(&name, text, options.run()).await }).await
 }
 

@@ -34,7 +34,8 @@ pub(crate) fn ports(network: &NetworkName, observed: &Observed) -> Vec<PortView>
             return None;
         };
         let is_port = link.kind == LinkKind::Tun && on == *network;
-        is_port.then_some(PortView { interface: name.parse().ok()?, domain, nic, mac })
+        let interface = name.parse().ok()?;
+        is_port.then_some(PortView { interface, domain, nic, mac, addresses: Vec::new() })
     };
     observed.links.iter().filter_map(port).collect()
 }

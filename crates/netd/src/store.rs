@@ -1,8 +1,9 @@
 //! The definitions on disk: what a person wants, and may edit with any editor.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use vnet_api::model::BrokenDefinition;
@@ -10,7 +11,6 @@ use vnet_api::paths::Paths;
 use vnet_types::{BRIDGED, BridgedDefinition, Forward, Listen, NetworkDefinition, NetworkName};
 
 use crate::definition;
-use crate::failure::chain;
 
 /// Why the definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +105,9 @@ fn read(path: &Path) -> Result<Definition, String> {
         mode: Option<toml::Value>,
     }
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let in_words = |error: toml::de::Error| error.to_string().trim_end().to_owned();
     let mode = toml::from_str::<Sort>(&text).ok().and_then(|sort| sort.mode);
     if mode.as_ref().and_then(toml::Value::as_str) == Some(BRIDGED) {
-        let network: BridgedDefinition = toml::from_str(&text).map_err(in_words)?;
-        network.validate().map_err(|error| chain(&error))?;
+        let network = definition::parse_bridged(&text)?;
         check_stem(path, &network.name)?;
         return Ok(Definition::Bridged(network));
     }
@@ -159,11 +157,12 @@ pub(crate) fn write_bridged(paths: &Paths, network: &BridgedDefinition) -> Resul
 }
 
 /// Makes a file of somebody else's, under the root, hold `text`, or takes it away.
-pub(crate) fn put(path: &Path, text: Option<&str>) -> Result<(), StoreError> {
+/// A new one gets these permissions.
+pub(crate) fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), StoreError> {
     match text {
         Some(text) if path.exists() => replace(path, text.as_bytes()),
         Some(text) => {
-            let file = write_beside(path, text.as_bytes())?;
+            let file = write_beside_as(path, text.as_bytes(), Some(mode))?;
             file.sync_data().map_err(|source| io_error("flush", path, source))?;
             sync_directory(path)
         }
@@ -334,6 +333,15 @@ impl Drop for Prepared {
 
 /// Changes one key of a definition and leaves all else in the file as a person wrote it.
 pub(crate) fn set_autostart(paths: &Paths, name: &NetworkName, on: bool) -> Result<(), StoreError> {
+    replace(&paths.network(name), with_autostart(paths, name, on)?.as_bytes())
+}
+
+/// The text of a definition with another value of that key.
+pub(crate) fn with_autostart(
+    paths: &Paths,
+    name: &NetworkName,
+    on: bool,
+) -> Result<String, StoreError> {
     let path = paths.network(name);
     let text = std::fs::read_to_string(&path).map_err(|source| io_error("read", &path, source))?;
     let mut document: toml_edit::DocumentMut =
@@ -349,7 +357,7 @@ pub(crate) fn set_autostart(paths: &Paths, name: &NetworkName, on: bool) -> Resu
         }
         None => document["autostart"] = toml_edit::value(on),
     }
-    replace(&path, document.to_string().as_bytes())
+    Ok(document.to_string())
 }
 
 /// Removes a definition. One that is gone already is no error.
@@ -391,12 +399,22 @@ fn clean_up<T>(result: io::Result<T>, new: &Path) -> io::Result<T> {
 
 /// Writes a file that is not there yet; it appears whole.
 fn write_beside(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    write_beside_as(path, bytes, None)
+}
+
+/// The same, with these permissions from the beginning.
+fn write_beside_as(path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<File, StoreError> {
     let directory = path.parent().unwrap_or(path);
     std::fs::create_dir_all(directory)
         .map_err(|source| io_error("make the directory", directory, source))?;
     let new = path.with_extension("toml.new");
     let write = || {
-        let mut file = File::create(&new)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(mode.unwrap_or(0o666));
+        let mut file = options.open(&new)?;
+        if let Some(mode) = mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
         file.write_all(bytes)?;
         std::fs::rename(&new, path)?;
         Ok(file)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
+use vnet_types::{BridgedDefinition, IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
 
 use crate::firewall::{Allowed, Firewall, Port, Zone};
 use crate::forward::{Addresses, published};
@@ -21,6 +21,8 @@ pub struct Desired {
     pub addresses: BTreeMap<NetworkName, Addresses>,
     /// The running leases of each.
     pub leases: BTreeMap<NetworkName, Leased>,
+    /// The networks over an uplink that are up: only the ports on them are part of the plan.
+    pub bridged: BTreeMap<NetworkName, BridgedDefinition>,
 }
 
 impl Desired {
@@ -56,6 +58,12 @@ impl Desired {
         let Alias::Port { network, mac, .. } = link.alias.as_deref()?.parse().ok()? else {
             return None;
         };
+        if let Some(network) = self.bridged.get(&network) {
+            let guarded = link.kind == LinkKind::Tun && network.anti_spoofing;
+            let network = network.name.clone();
+            let port = || Port { network, mac, addresses: Allowed::Any };
+            return guarded.then(|| Some((name.parse().ok()?, port())))?;
+        }
         // A bridge may have been taken over by another network, with the ports on it.
         let bridge = || link.master.and_then(|master| observed.link_name(master));
         let on_bridge = || {

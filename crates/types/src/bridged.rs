@@ -37,9 +37,14 @@ pub struct BridgedDefinition {
     /// Bytes in the largest IP packet, as for other networks; the uplink's where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Whether netd sees to it when it starts itself.
+    /// Whether netd sees to it when it starts itself, and the files of the uplink's manager do at
+    /// boot.
     #[serde(default = "yes")]
     pub autostart: bool,
+    /// Whether guests are held to their MAC addresses, and may serve neither DHCP nor router
+    /// advertisements nor speak to switches. Their IP addresses are the LAN's to give.
+    #[serde(default = "yes")]
+    pub anti_spoofing: bool,
 }
 
 fn yes() -> bool {
@@ -74,6 +79,7 @@ mod tests {
             uplink: "eth0".parse().unwrap(),
             mtu: None,
             autostart: true,
+            anti_spoofing: true,
         }
     }
 

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use vnet_api::model::Network;
+use vnet_api::model::{AnyNetwork, Network};
 use vnet_types::{DnsName, DomainName, MacAddr, NetworkName};
 
 use self::report::{Expected, Report};
 use self::target::Target;
-use crate::attachment::{Attachment, check_is_up, find};
+use crate::attachment::{Attachment, Place, check_is_up, find};
 use crate::context::{Context, Format};
 use crate::{output, vmm};
 
@@ -68,9 +68,23 @@ pub(crate) struct Probe {
 /// The network cannot take a guest, there is no KVM or no VMM, or the network does not do what it
 /// should.
 pub(crate) async fn run(args: &Probe, context: &Context) -> anyhow::Result<()> {
-    let networks = context.client.networks().await?;
+    let all = context.client.all_networks().await?;
+    let bridged = all.iter().find_map(|network| match network {
+        AnyNetwork::Bridged(network) if network.definition.name == args.network => Some(network),
+        _ => None,
+    });
+    if let Some(network) = bridged {
+        bail!(
+            "{} is a bridged network, whose services are the LAN's: `vnet run --net bridge:{}` \
+             boots the built-in guest on it",
+            args.network,
+            network.definition.bridge
+        );
+    }
+    let name = vmm::unused_name("probe", &all)?;
+    let networks: Vec<Network> = all.into_iter().filter_map(AnyNetwork::into_network).collect();
     let network = find(&networks, &args.network)?;
-    check_is_up(network)?;
+    check_is_up(&args.network, &network.state)?;
     if network.definition.dhcp.is_none() {
         bail!(
             "the network {} has no DHCP, and the built-in guest takes its address from there: \
@@ -80,7 +94,6 @@ pub(crate) async fn run(args: &Probe, context: &Context) -> anyhow::Result<()> {
     }
     vmm::check_kvm()?;
     let program = vmm::find()?;
-    let name = vmm::unused_name("probe", &networks)?;
     let connect = args.connect.clone().or_else(|| Target::usual(network));
     let limit = args.timeout * WAITS;
     let mut words: Vec<OsString> = vec!["--root".into(), context.paths.root().into()];
@@ -126,8 +139,7 @@ impl Probe {
             }
         }
         let card = Attachment {
-            mode: Some(network.definition.mode),
-            network: self.network.clone(),
+            place: Place::Network(Some(network.definition.mode), self.network.clone()),
             mac: Some(free_mac(network)),
         };
         let words = [

@@ -88,7 +88,7 @@ impl Daemon {
         self.firewall_for(&observed).await
     }
 
-    async fn firewall_for(&mut self, observed: &Observed) -> Result<(), ErrorBody> {
+    pub(super) async fn firewall_for(&mut self, observed: &Observed) -> Result<(), ErrorBody> {
         let desired = self.desired(&self.up(), observed);
         for operation in &diff_firewall(&desired, observed).operations {
             self.kernel.execute(operation).await.map_err(|error| failed(&error))?;

@@ -61,9 +61,27 @@ fn collect(root: &Path, place: &str, facts: &mut ManagerFacts) {
     }
 }
 
-/// Writes what makes a bridge last.
-pub(super) fn write(root: &Path, files: &[FileChange]) -> Result<(), StoreError> {
-    files.iter().try_for_each(|file| store::put(&root.join(&file.path), file.after.as_deref()))
+/// Writes a file of what makes a bridge last, unless somebody has changed it since we looked.
+pub(super) fn write(root: &Path, file: &FileChange) -> Result<(), StoreError> {
+    let path = root.join(&file.path);
+    let present = std::fs::read_to_string(&path).ok();
+    if present == file.after {
+        return Ok(());
+    }
+    if present != file.before {
+        tracing::warn!(
+            "{} has been changed meanwhile, and stays as it is: look through it",
+            path.display()
+        );
+        return Ok(());
+    }
+    store::put(&path, file.after.as_deref(), file.mode())
+}
+
+/// Whether the file is as we leave it, and was not so before.
+pub(super) fn is_in_place(root: &Path, file: &FileChange) -> bool {
+    let present = std::fs::read_to_string(root.join(&file.path)).ok();
+    present == file.after && file.after != file.before
 }
 
 /// Puts the files back that are as we left them; names those that somebody has changed since.
@@ -73,7 +91,7 @@ pub(super) fn restore(root: &Path, files: &[FileChange]) -> Result<Vec<String>, 
         let path = root.join(&file.path);
         let present = std::fs::read_to_string(&path).ok();
         if present == file.after {
-            store::put(&path, file.before.as_deref())?;
+            store::put(&path, file.before.as_deref(), file.mode())?;
         } else if present != file.before {
             notes.push(format!(
                 "{} has been changed since vnet wrote it, and stays as it is: look through it",

@@ -36,7 +36,7 @@ impl Daemon {
         self.damaged.retain(|name| self.failed.contains_key(name));
         let mut up = self.up();
         up.extend(self.damaged.iter().cloned());
-        if up.is_empty() {
+        if up.is_empty() && self.bridged.is_idle() {
             return Outcome::Whole;
         }
         let observed = match self.observe(Routes::Skip).await {

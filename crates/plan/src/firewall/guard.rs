@@ -46,6 +46,8 @@ const MACS: &str = "macs";
 const ADDRESSES: &str = "addresses";
 /// Port and range: where nobody gives addresses, those that it may take.
 const RANGES: &str = "ranges";
+/// Ports on the LAN, whose addresses are not ours to give.
+const LAN_PORTS: &str = "lan_ports";
 /// Port and link-local IPv6 address that follows from its MAC address.
 const LINK_LOCAL: &str = "link_local";
 /// All of these, of all ports.
@@ -73,6 +75,8 @@ pub enum Allowed {
     Given(BTreeSet<Ipv4Addr>),
     /// Any of these, where nobody gives addresses.
     Range(AddrRange),
+    /// Any, also IPv6: the port is on a LAN that gives them.
+    Any,
 }
 
 impl fmt::Display for Port {
@@ -83,6 +87,7 @@ impl fmt::Display for Port {
                 addresses.iter().try_for_each(|address| write!(f, " {address}"))
             }
             Allowed::Range(range) => write!(f, " {range}"),
+            Allowed::Any => f.write_str(" any address"),
         }
     }
 }
@@ -96,6 +101,7 @@ pub(super) fn sets() -> Vec<NfListObject<'static>> {
         (MACS, pair(SetType::EtherAddr), false),
         (ADDRESSES, pair(SetType::Ipv4Addr), false),
         (RANGES, pair(SetType::Ipv4Addr), true),
+        (LAN_PORTS, single(SetType::Ifname), false),
         (LINK_LOCAL, pair(SetType::Ipv6Addr), false),
         (LINK_LOCALS, single(SetType::Ipv6Addr), false),
         (ND_TARGETS, pair(SetType::Mark), false),
@@ -138,11 +144,15 @@ pub(super) fn elements(ports: &BTreeMap<IfName, Port>) -> BTreeMap<String, NfLis
                 let ends = Range { range: [text(range.first()), text(range.last())] };
                 with_port(RANGES, Expression::Range(Box::new(ends)), range.to_string());
             }
+            Allowed::Any => {}
         }
         let link_local = link_local(port.mac);
         let target = low_bits(link_local);
         with_port(LINK_LOCAL, text(link_local), link_local.to_string());
         with_port(ND_TARGETS, Expression::Number(target), target.to_string());
+        if port.addresses == Allowed::Any {
+            add(LAN_PORTS, name.to_string(), text(name));
+        }
         add(LINK_LOCALS, link_local.to_string(), text(link_local));
         add(ND_RESERVED, target.to_string(), Expression::Number(target));
         add(PORTS, name.to_string(), text(name));
@@ -231,6 +241,7 @@ fn arp() -> Rules {
         vec![is(sender_ip(), text("0.0.0.0")), is(operation(), text("request")), accept()],
         vec![one_of(operation(), ["request", "reply"]), own(sender_ip(), ADDRESSES), accept()],
         vec![one_of(operation(), ["request", "reply"]), own(sender_ip(), RANGES), accept()],
+        vec![one_of(operation(), ["request", "reply"]), on_lan(), accept()],
         vec![drop()],
     ]
 }
@@ -243,12 +254,17 @@ fn own(address: Expression<'static>, of: &str) -> Statement<'static> {
     is(concat(iifname(), address), set(of))
 }
 
+fn on_lan() -> Statement<'static> {
+    is(iifname(), set(LAN_PORTS))
+}
+
 fn ipv4() -> Rules {
     let source = || field("ip", "saddr");
     let none_yet = || is(source(), text("0.0.0.0"));
     vec![
         vec![own(source(), ADDRESSES), goto("guard_payload")],
         vec![own(source(), RANGES), goto("guard_payload")],
+        vec![is_not(source(), text("0.0.0.0")), on_lan(), goto("guard_payload")],
         // DISCOVER, and REQUEST until there is an address (RFC 2131 §4.1).
         vec![
             none_yet(),
@@ -294,7 +310,7 @@ fn relay_address() -> Expression<'static> {
     raw(64 + 192, 32)
 }
 
-/// IPv6 is not served on our networks: guests have link-local addresses. One that follows from
+/// A LAN gives its guests any IPv6 address. It is not served on our own networks: guests have link-local addresses. One that follows from
 /// the MAC address of a port is that port's; others (RFC 7217, RFC 8981) cannot be told apart.
 fn ipv6() -> Rules {
     let source = || field("ip6", "saddr");
@@ -304,7 +320,12 @@ fn ipv6() -> Rules {
     let fragment = Exthdr { name: "frag".into(), field: None, offset: None };
     let fragment = Expression::Named(NamedExpression::Exthdr(fragment));
     vec![
-        vec![is_not(source(), text("::")), is_not(source(), link_local), drop()],
+        vec![
+            is_not(iifname(), set(LAN_PORTS)),
+            is_not(source(), text("::")),
+            is_not(source(), link_local),
+            drop(),
+        ],
         vec![
             is(source(), set(LINK_LOCALS)),
             is_not(concat(iifname(), source()), set(LINK_LOCAL)),

@@ -91,10 +91,10 @@ impl Firewall {
         self
     }
 
-    /// Whether there is no network, and so no need for tables.
+    /// Whether there is no network of ours and no port to guard, and so no need for tables.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.zones.is_empty()
+        self.zones.is_empty() && self.ports.is_empty()
     }
 
     /// The transaction that makes the tables. It fails if there is one.

@@ -90,20 +90,12 @@ fn rename(line: &str, from: &str, to: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vnet_types::BridgedMode;
-
+    use super::super::tests::br0;
     use super::*;
 
     #[test]
     fn the_stanzas_of_the_uplink_become_the_bridges() {
-        let network = BridgedDefinition {
-            name: "br0".parse().unwrap(),
-            mode: BridgedMode::Bridged,
-            bridge: "br0".parse().unwrap(),
-            uplink: "eth0".parse().unwrap(),
-            mtu: None,
-            autostart: true,
-        };
+        let network = br0();
         let before = "# mine\nauto lo eth0\niface lo inet loopback\n\niface eth0 inet static\n    \
                       address 203.0.113.2/24\n    gateway 203.0.113.1\n\niface eth0 inet6 auto\n\
                       iface eth1 inet dhcp\n";

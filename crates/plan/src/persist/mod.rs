@@ -21,6 +21,16 @@ pub struct FileChange {
     pub after: Option<String>,
 }
 
+impl FileChange {
+    /// The permissions of a new file. Both managers whose files may hold secrets want them closed
+    /// to others; systemd-networkd reads its own as a user without privileges.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        let closed = ["etc/NetworkManager/", "etc/netplan/"];
+        if closed.iter().any(|folder| self.path.starts_with(folder)) { 0o600 } else { 0o644 }
+    }
+}
+
 /// What is known of the managers of the host's interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ManagerFacts {
@@ -150,7 +160,22 @@ pub fn persist(network: &BridgedDefinition, mac: MacAddr, facts: &ManagerFacts) 
 
 #[cfg(test)]
 mod tests {
+    use vnet_types::BridgedMode;
+
     use super::*;
+
+    /// The bridge `br0` over `eth0`.
+    pub(super) fn br0() -> BridgedDefinition {
+        BridgedDefinition {
+            name: "br0".parse().unwrap(),
+            mode: BridgedMode::Bridged,
+            bridge: "br0".parse().unwrap(),
+            uplink: "eth0".parse().unwrap(),
+            mtu: None,
+            autostart: true,
+            anti_spoofing: true,
+        }
+    }
 
     fn facts(files: &[(&str, &str)]) -> ManagerFacts {
         let files = files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();

@@ -98,8 +98,7 @@ fn without_match(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vnet_types::BridgedMode;
-
+    use super::super::tests::br0;
     use super::*;
 
     const LAN: &str = "# the LAN\n[Match]\nName=eth0 eth9\n\n[Network]\nAddress=203.0.113.2/24\n\n\
@@ -116,14 +115,7 @@ mod tests {
 
     #[test]
     fn the_bridge_gets_what_the_uplink_had() {
-        let network = BridgedDefinition {
-            name: "br0".parse().unwrap(),
-            mode: BridgedMode::Bridged,
-            bridge: "br0".parse().unwrap(),
-            uplink: "eth0".parse().unwrap(),
-            mtu: None,
-            autostart: true,
-        };
+        let network = br0();
         let mac = "52:54:00:00:00:01".parse().unwrap();
         let files = files(&network, mac, LAN, &BTreeMap::new());
         let texts: Vec<_> =

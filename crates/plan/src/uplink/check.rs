@@ -69,6 +69,11 @@ pub enum Refusal {
     )]
     Label { address: String, bridge: IfName },
     #[error(
+        "{uplink} takes no packet of more than {most} bytes, so a bridge over it cannot have an MTU \
+         of {mtu}: give {most} or less, or set that of {uplink} first"
+    )]
+    Mtu { uplink: IfName, mtu: u32, most: u32 },
+    #[error(
         "{uplink} is no port of the bridge {bridge}: `ip link show master {bridge}` lists them"
     )]
     NotEnslaved { bridge: IfName, uplink: IfName },

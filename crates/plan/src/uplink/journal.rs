@@ -15,7 +15,11 @@ pub enum Phase {
     Moving,
     /// On the bridge, to stay; files may be unwritten yet: a crash leads on.
     Committed,
-    /// On its way back to the uplink: a crash leads on.
+    /// On the bridge, and everything is written.
+    Settled,
+    /// On its way back to the uplink, with the definition to stay: a crash leads on.
+    Stopping,
+    /// On its way back to the uplink, with the definition to go: a crash leads on.
     Releasing,
 }
 
@@ -37,10 +41,16 @@ pub struct Journal {
     pub mac: MacAddr,
     /// Whether the bridge is made by us, and goes when the uplink is released.
     pub created: bool,
+    /// The bridge, if it was there before.
+    #[serde(default)]
+    pub bridge: Option<LinkId>,
     /// The address of a bridge that was there before.
     pub bridge_mac: Option<MacAddr>,
     /// Whether a bridge that was there before was up.
     pub bridge_up: bool,
+    /// The MTU of a bridge that was there before.
+    #[serde(default)]
+    pub bridge_mtu: Option<u32>,
     /// What was on the uplink.
     pub on_uplink: Vec<Record>,
     /// What was on the bridge, if there was one.

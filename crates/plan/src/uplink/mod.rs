@@ -27,4 +27,4 @@ pub use journal::{Journal, Phase};
 pub use link::{LinkFacts, LinkId};
 pub use record::{Record, What};
 pub use relocate::{Both, Request, relocate};
-pub use step::{Step, prepare, remove};
+pub use step::{Step, labelled, prepare, remove};

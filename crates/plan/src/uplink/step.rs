@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vnet_types::{IfName, MacAddr};
+use vnet_types::{IfName, MacAddr, NetworkName};
 
 use super::{Journal, LinkFacts, Request};
 
@@ -92,10 +92,14 @@ pub fn prepare(journal: &Journal, present: Option<&LinkFacts>, mtu: u32) -> Vec<
             steps.push(Step::SetMtu { link: bridge.clone(), mtu });
             steps.push(Step::CopySettings { from: uplink.clone(), to: bridge.clone() });
         }
-        Some(present) if present.mac != Some(journal.mac) => {
-            steps.push(Step::SetMac { link: bridge.clone(), mac: journal.mac });
+        Some(present) => {
+            if present.mac != Some(journal.mac) {
+                steps.push(Step::SetMac { link: bridge.clone(), mac: journal.mac });
+            }
+            if let Some(mtu) = journal.network.mtu.filter(|mtu| present.mtu != *mtu) {
+                steps.push(Step::SetMtu { link: bridge.clone(), mtu });
+            }
         }
-        Some(_) => {}
     }
     if present.is_none_or(|present| !present.up) {
         steps.push(Step::SetUp { link: bridge.clone() });
@@ -119,10 +123,20 @@ pub fn remove(journal: &Journal, present: Option<&LinkFacts>) -> Vec<Step> {
     if let Some(mac) = journal.bridge_mac.filter(|mac| present.mac != Some(*mac)) {
         steps.push(Step::SetMac { link: bridge.clone(), mac });
     }
+    if let Some(mtu) = journal.bridge_mtu.filter(|mtu| present.mtu != *mtu) {
+        steps.push(Step::SetMtu { link: bridge.clone(), mtu });
+    }
     if !journal.bridge_up && present.up {
         steps.push(Step::SetDown { link: bridge.clone() });
     }
     steps
+}
+
+/// The network for which we have made this bridge, by what is written on it.
+#[must_use]
+pub fn labelled(bridge: &LinkFacts) -> Option<NetworkName> {
+    let (label, network) = bridge.alias.as_deref()?.split_once(':')?;
+    (label == LABEL).then(|| network.parse().ok())?
 }
 
 impl fmt::Display for Step {

@@ -2,9 +2,8 @@
 
 use vnet_api::client::Run;
 use vnet_api::model::{BridgeChanged, EnslaveUplink, ErrorBody, ErrorKind};
-use vnet_kernel::Routes;
 use vnet_plan::persist;
-use vnet_plan::uplink::{Journal, LinkFacts, Phase, Step, check, check_release};
+use vnet_plan::uplink::{Journal, LinkFacts, Phase, Refusal, Step, check, check_release};
 use vnet_types::{BridgedDefinition, BridgedMode, IfName};
 
 use super::clock::{boot_id, since_boot};
@@ -24,60 +23,64 @@ impl Daemon {
     ) -> Result<BridgeChanged, ErrorBody> {
         self.read_definitions()?;
         let network = self.definition_for(&request)?;
+        self.bring_up_bridged(&network, request.confirm_seconds, run).await
+    }
+
+    /// `vnet start`: the same, by a definition that is there.
+    pub(in crate::daemon) async fn start_bridged_network(
+        &mut self,
+        network: &BridgedDefinition,
+        run: Run,
+    ) -> Result<BridgeChanged, ErrorBody> {
+        self.check_is_free(network)?;
+        self.bring_up_bridged(network, None, run).await
+    }
+
+    async fn bring_up_bridged(
+        &mut self,
+        network: &BridgedDefinition,
+        confirm: Option<u64>,
+        run: Run,
+    ) -> Result<BridgeChanged, ErrorBody> {
+        let name = &network.name;
         let links = self.kernel.uplink_links().map_err(|error| failed(&error))?;
-        if self.bridged.networks.get(&network.name) == Some(&network)
+        if self.bridged.networks.contains_key(name)
             && check_release(&network.bridge, &network.uplink, &links).is_ok()
         {
-            self.bridged.active.insert(network.name.clone());
-            let observed = self.observe(Routes::Skip).await?;
             let notes = vec![format!("{} is a port of {} already", network.uplink, network.bridge)];
-            let network = Some(self.view_bridged(&network, &observed));
-            return Ok(BridgeChanged { network, plan: Vec::new(), notes });
+            if run == Run::Real {
+                self.bridged.active.insert(name.clone());
+                self.bridged.failed.remove(name);
+                self.want(name, Some(true))?;
+                self.converge(network).await?;
+            }
+            return self.view_changed(name, Vec::new(), notes).await;
         }
-        let (journal, present, mtu) =
-            self.journal_for(&network, &links, request.confirm_seconds)?;
-        let plan = plan_in_words(&journal, present.as_ref(), mtu, request.confirm_seconds);
-        let mut notes =
-            persist::persist(&network, journal.mac, &self.manager_facts(&journal)).notes;
+        let (journal, present, mtu) = self.journal_for(network, &links, confirm)?;
+        let plan = plan_in_words(&journal, present.as_ref(), mtu, confirm);
+        let facts = self.manager_facts(&journal.uplink);
+        let mut notes = persist::persist(network, journal.mac, &facts).notes;
         if run == Run::Dry {
             return Ok(BridgeChanged { network: None, plan, notes });
         }
         self.move_there(&journal, present.as_ref(), mtu).await?;
-        match request.confirm_seconds {
+        match confirm {
             None => notes = self.commit(journal).await?,
             Some(_) => {
-                self.bridged.networks.insert(network.name.clone(), network.clone());
-                self.bridged.active.insert(network.name.clone());
+                self.bridged.networks.insert(name.clone(), network.clone());
+                self.bridged.active.insert(name.clone());
                 self.bridged.pending.insert(network.bridge.clone(), journal);
             }
         }
-        let observed = self.observe(Routes::Skip).await?;
-        let network = Some(self.view_bridged(&network, &observed));
-        Ok(BridgeChanged { network, plan, notes })
+        self.view_changed(name, plan, notes).await
     }
 
-    pub(super) fn definition_for(
-        &self,
-        request: &EnslaveUplink,
-    ) -> Result<BridgedDefinition, ErrorBody> {
+    fn definition_for(&self, request: &EnslaveUplink) -> Result<BridgedDefinition, ErrorBody> {
         let EnslaveUplink { bridge, uplink, name, mtu, confirm_seconds } = request;
         if confirm_seconds.is_some_and(|seconds| !(1..=LONGEST_CONFIRM).contains(&seconds)) {
             let message = format!("the time to confirm is 1 to {LONGEST_CONFIRM} seconds");
             return Err(refuse(ErrorKind::Invalid, message));
         }
-        let name = match name {
-            Some(name) => name.clone(),
-            None => bridge.as_str().parse().map_err(|error| invalid(&error))?,
-        };
-        let network = BridgedDefinition {
-            name: name.clone(),
-            mode: BridgedMode::Bridged,
-            bridge: bridge.clone(),
-            uplink: uplink.clone(),
-            mtu: *mtu,
-            autostart: true,
-        };
-        network.validate().map_err(|error| invalid(&error))?;
         if let Some(journal) = self.bridged.pending.get(bridge) {
             let uplink = &journal.uplink.name;
             let message = format!(
@@ -86,30 +89,37 @@ impl Daemon {
             );
             return Err(refuse(ErrorKind::Conflict, message));
         }
-        let mut others = self.bridged.networks.values().filter(|other| other.name != name);
-        if let Some(other) = others.find(|other| other.bridge == *bridge || other.uplink == *uplink)
-        {
-            let message = format!(
-                "the bridged network {} has the bridge {} over {}: `vnet bridge {} --release {}` \
-                 first",
-                other.name, other.bridge, other.uplink, other.bridge, other.uplink
-            );
-            return Err(refuse(ErrorKind::Conflict, message));
-        }
-        match self.bridged.networks.get(&name) {
+        // Without a name, it is about the network that has this bridge, whatever it is called.
+        let name = match (name, self.bridged.with_bridge(bridge)) {
+            (Some(name), _) => name.clone(),
+            (None, Some(present)) if present.uplink == *uplink => present.name.clone(),
+            (None, _) => bridge.as_str().parse().map_err(|error| invalid(&error))?,
+        };
+        let network = match self.bridged.networks.get(&name) {
             Some(present) if present.bridge == *bridge && present.uplink == *uplink => {
-                let mtu = mtu.or(present.mtu);
-                return Ok(BridgedDefinition { mtu, ..present.clone() });
+                present.clone()
             }
-            _ => self.check_is_new(&name)?,
-        }
-        if let Some(other) = self.networks.values().find(|other| other.bridge == *bridge) {
+            _ => {
+                self.check_is_new(&name)?;
+                BridgedDefinition {
+                    name,
+                    mode: BridgedMode::Bridged,
+                    bridge: bridge.clone(),
+                    uplink: uplink.clone(),
+                    mtu: *mtu,
+                    autostart: true,
+                    anti_spoofing: true,
+                }
+            }
+        };
+        if mtu.is_some() && *mtu != network.mtu {
             let message = format!(
-                "the bridge {bridge} is that of the network {}: give another name",
-                other.name
+                "the network {name} has a definition with another MTU: `vnet edit {name}` changes it",
+                name = network.name
             );
             return Err(refuse(ErrorKind::Conflict, message));
         }
+        self.check_is_free(&network)?;
         Ok(network)
     }
 
@@ -128,6 +138,7 @@ impl Daemon {
         };
         let (uplink, bridge) = check(&network.bridge, &network.uplink, links, &on_uplink)
             .map_err(|refusal| conflict(&refusal))?;
+        check_mtu(network, uplink)?;
         let mac = uplink.mac.ok_or_else(|| {
             refuse(ErrorKind::Failed, format!("{} has no Ethernet address", network.uplink))
         })?;
@@ -135,8 +146,16 @@ impl Daemon {
             Some(bridge) => self.records(&[&bridge.id])?,
             None => Vec::new(),
         };
+        let files = match self.journal_of(&network.bridge)? {
+            // The files are ours since an earlier boot; what was before us is in that journal.
+            Some(old) if !old.files.is_empty() => old.files,
+            _ if network.autostart => {
+                persist::persist(network, mac, &self.manager_facts(&uplink.id)).files
+            }
+            _ => Vec::new(),
+        };
         let now = since_boot();
-        let mut journal = Journal {
+        let journal = Journal {
             phase: Phase::Moving,
             network: network.clone(),
             boot: boot_id(),
@@ -144,18 +163,14 @@ impl Daemon {
             uplink: uplink.id.clone(),
             mac,
             created: bridge.is_none(),
+            bridge: bridge.map(|bridge| bridge.id.clone()),
             bridge_mac: bridge.and_then(|bridge| bridge.mac),
             bridge_up: bridge.is_some_and(|bridge| bridge.up),
+            bridge_mtu: bridge.map(|bridge| bridge.mtu),
             on_uplink,
             on_bridge,
-            files: Vec::new(),
+            files,
             confirm_until: confirm.map(|seconds| now + seconds),
-        };
-        let before = vnet_kernel::read_journals(&self.journals()).map_err(|e| failed(&e))?;
-        journal.files = match before.into_iter().find(|old| old.network.bridge == network.bridge) {
-            // The files are ours since an earlier boot; what was before us is in that journal.
-            Some(old) if !old.files.is_empty() => old.files,
-            _ => persist::persist(network, mac, &self.manager_facts(&journal)).files,
         };
         Ok((journal, bridge.cloned(), uplink.mtu))
     }
@@ -164,7 +179,7 @@ impl Daemon {
     pub(super) async fn commit(&mut self, mut journal: Journal) -> Result<Vec<String>, ErrorBody> {
         journal.phase = Phase::Committed;
         journal.confirm_until = None;
-        let facts = self.manager_facts(&journal);
+        let facts = self.manager_facts(&journal.uplink);
         if let Err(error) = self.step(&Step::Note(Box::new(journal.clone()))).await {
             self.bridged.active.remove(&journal.network.name);
             self.put_all_back(&journal).await?;
@@ -173,19 +188,25 @@ impl Daemon {
         let name = journal.network.name.clone();
         self.bridged.networks.insert(name.clone(), journal.network.clone());
         self.bridged.failed.remove(&name);
-        self.bridged.active.insert(name);
+        self.bridged.active.insert(name.clone());
         self.finish_commit(&journal).await?;
+        self.want(&name, Some(true))?;
+        self.converge(&journal.network).await?;
         Ok(persist::persist(&journal.network, journal.mac, &facts).notes)
     }
 
-    /// Writes what makes the bridge last; once more does no harm.
+    /// Writes what makes the bridge last. A file that somebody has changed since is left alone.
     pub(super) async fn finish_commit(&mut self, journal: &Journal) -> Result<(), ErrorBody> {
-        let path = self.paths.network(&journal.network.name);
-        if !path.exists() {
+        if !self.paths.network(&journal.network.name).exists() {
             store::write_bridged(&self.paths, &journal.network).map_err(|error| failed(&error))?;
-            managers::write(self.paths.root(), &journal.files).map_err(|error| failed(&error))?;
+            vnet_kernel::milestone();
         }
-        Ok(())
+        for file in &journal.files {
+            managers::write(self.paths.root(), file).map_err(|error| failed(&error))?;
+            vnet_kernel::milestone();
+        }
+        let settled = Journal { phase: Phase::Settled, ..journal.clone() };
+        self.step(&Step::Note(Box::new(settled))).await
     }
 
     /// Puts back what waits to be confirmed.
@@ -193,6 +214,18 @@ impl Daemon {
         let Some(journal) = self.bridged.pending.remove(bridge) else { return Ok(()) };
         self.bridged.active.remove(&journal.network.name);
         self.put_all_back(&journal).await?;
-        self.read_definitions()
+        self.read_definitions()?;
+        self.guard_bridged().await
+    }
+}
+
+/// A bridge takes no larger packets than its uplink.
+pub(super) fn check_mtu(network: &BridgedDefinition, uplink: &LinkFacts) -> Result<(), ErrorBody> {
+    match network.mtu {
+        Some(mtu) if mtu > uplink.mtu => {
+            let (uplink, most) = (network.uplink.clone(), uplink.mtu);
+            Err(conflict(&Refusal::Mtu { uplink, mtu, most }))
+        }
+        _ => Ok(()),
     }
 }

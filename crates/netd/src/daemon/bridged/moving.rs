@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use vnet_api::model::{ErrorBody, ErrorKind};
-use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Step, prepare, relocate, remove};
+use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Phase, Step, prepare, relocate, remove};
 use vnet_types::IfName;
 
-use super::Daemon;
 use super::clock::{boot_id, since_boot};
+use super::{Daemon, managers};
 use crate::failure::{failed, refuse};
 
 /// How long a gateway may take to answer: some more than the kernel's three tries.
@@ -137,6 +137,11 @@ impl Daemon {
     pub(super) async fn put_all_back(&mut self, journal: &Journal) -> Result<(), ErrorBody> {
         if journal.boot == boot_id() {
             self.move_back(journal).await?;
+        }
+        if journal.files.iter().any(|file| managers::is_in_place(self.paths.root(), file)) {
+            // They are from an earlier boot, and what was before them must not be lost.
+            let settled = Journal { phase: Phase::Settled, ..journal.clone() };
+            return self.step(&Step::Note(Box::new(settled))).await;
         }
         self.step(&Step::Forget { bridge: journal.network.bridge.clone() }).await
     }

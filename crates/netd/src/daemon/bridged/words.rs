@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Step, prepare, relocate, remove};
+use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Phase, Step, prepare, relocate, remove};
 
 use super::moving::{back, there};
 
@@ -65,11 +65,13 @@ pub(super) fn release_in_words(
     steps.extend(remove(journal, Some(bridge)));
     let mut plan: Vec<String> = steps.iter().map(ToString::to_string).collect();
     plan.extend(files_in_words(journal.files.iter().map(|file| (&file.path, &file.before))));
-    plan.push(format!("remove the definition of the network {}", journal.network.name));
+    if journal.phase == Phase::Releasing {
+        plan.push(format!("remove the definition of the network {}", journal.network.name));
+    }
     plan
 }
 
-fn files_in_words<'a>(
+pub(super) fn files_in_words<'a>(
     files: impl Iterator<Item = (&'a String, &'a Option<String>)>,
 ) -> Vec<String> {
     let one = |(path, text): (&String, &Option<String>)| match text {
