@@ -6,6 +6,7 @@ mod bridge;
 mod check;
 mod crash;
 mod dhcp_clients;
+mod dhcp_life;
 mod edit;
 mod enslave;
 mod foreign;

@@ -13,7 +13,11 @@ use tokio::net::UnixStream;
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
 use crate::model::{
+<<<<<<< HEAD
     AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
+=======
+    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, Explained,
+>>>>>>> fd9764e (netd, cli: vnet explain, and leases --follow)
     ForwardView, Lease, Network, Reserve, Status,
 };
 
@@ -231,6 +235,15 @@ impl Client {
     pub async fn leases(&self, network: Option<&NetworkName>) -> Result<Vec<Lease>, ClientError> {
         let query = network.map(|name| format!("?network={name}")).unwrap_or_default();
         self.call(Method::GET, &format!("/v1/leases{query}"), &()).await
+    }
+
+    /// What DHCP has heard of a guest, and what came of it. `guest` is a domain, a guest's name,
+    /// an address or a MAC address.
+    ///
+    /// # Errors
+    /// Nobody is known by that name, or netd cannot be reached.
+    pub async fn explain(&self, guest: &str) -> Result<Vec<Explained>, ClientError> {
+        self.call(Method::GET, &format!("/v1/explain/{guest}"), &()).await
     }
 
     /// The forwards of one network, or of all.

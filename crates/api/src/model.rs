@@ -221,6 +221,51 @@ pub struct Lease {
     pub state: String,
 }
 
+/// What DHCP has heard of one network card on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explained {
+    /// The network.
+    pub network: NetworkName,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it has DHCP.
+    pub dhcp: bool,
+    /// The card.
+    pub mac: MacAddr,
+    /// The domain whose card it is, where one of netd's ports leads to it.
+    pub domain: Option<DomainName>,
+    /// That port.
+    pub port: Option<IfName>,
+    /// The address that is reserved for it.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
+    pub reserved: Option<Ipv4Addr>,
+    /// The lease that it has, or had last.
+    pub lease: Option<Lease>,
+    /// Its messages since netd started, the oldest first, as far as netd keeps them.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// A message of a client and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Exchange {
+    /// When it came, in milliseconds since 1970; the first time where it came again.
+    pub first_ms: u64,
+    /// When it came last.
+    pub last_ms: u64,
+    /// How often it came, with the same outcome, and nothing between.
+    pub times: u32,
+    /// `DISCOVER`, `REQUEST` and so on; none where it could not be read.
+    pub message: Option<String>,
+    /// The transaction, as the client numbers them.
+    pub xid: Option<u32>,
+    /// `OFFER`, `ACK` or `NAK`; none where there was no answer.
+    pub answer: Option<String>,
+    /// The reason for the answer, or for the silence.
+    pub reason: String,
+}
+
 /// Which kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

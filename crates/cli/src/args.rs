@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use vnet_types::{Mode, NetworkName};
 
 use crate::{
-    autostart, bridge, check, completions, create, delete, edit, forward, leases, probe, reserve,
-    run, show, start, stop,
+    autostart, bridge, check, completions, create, delete, edit, explain, forward, leases, probe,
+    reserve, run, show, start, stop,
 };
 
 /// Over the options that every command has.
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Reserve(reserve::Reserve),
     Unreserve(reserve::Unreserve),
     Leases(leases::Leases),
+    Explain(explain::Explain),
     Forward(forward::Forward),
     Run(run::Run),
     Probe(probe::Probe),

@@ -20,6 +20,7 @@ mod context;
 mod create;
 mod delete;
 mod edit;
+mod explain;
 mod failure;
 mod forward;
 mod leases;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Unreserve(args) => reserve::run_un(args, &context).await?,
             Command::Autostart(args) => autostart::run(&args, &context).await?,
             Command::Leases(args) => leases::run(&args, &context).await?,
+            Command::Explain(args) => explain::run(&args, &context).await?,
             Command::Forward(args) => forward::run(&args, &context).await?,
             // It becomes the VMM, and comes back only if that fails.
             Command::Run(args) => run::run(&args, &context).await?,

@@ -35,6 +35,13 @@ pub(crate) fn from_now(moment: u64, now: u64) -> String {
     }
 }
 
+/// The time of day of a moment in milliseconds since 1970, in UTC.
+pub(crate) fn of_day(moment_ms: u64) -> String {
+    let (seconds, millis) = (moment_ms / 1000 % 86_400, moment_ms % 1000);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{millis:03}", seconds % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -241,19 +241,27 @@ impl fmt::Display for Decision {
     }
 }
 
+impl Event {
+    /// What was decided and why, in words, and what else a person should know.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        let mut text = self.decision.to_string();
+        if let Some(other) = self.shared_with {
+            text += &format!("; {other} uses the same client identifier");
+        }
+        if let Some(name) = &self.name_refused {
+            text += &format!("; the name {name} is another client's");
+        }
+        text
+    }
+}
+
 impl fmt::Display for Event {
     /// As in `DISCOVER of 52:54:00:00:00:01: offered 192.168.122.5 because it is reserved …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Some(kind) => write!(f, "{kind} of {}: {}", self.mac, self.decision)?,
-            None => write!(f, "message of {}: {}", self.mac, self.decision)?,
+            Some(kind) => write!(f, "{kind} of {}: {}", self.mac, self.outcome()),
+            None => write!(f, "message of {}: {}", self.mac, self.outcome()),
         }
-        if let Some(other) = self.shared_with {
-            write!(f, "; {other} uses the same client identifier")?;
-        }
-        if let Some(name) = &self.name_refused {
-            write!(f, "; the name {name} is another client's")?;
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The one owner of netd's state. Requests are done one after another, each whole or not at all.
 
 mod bridged;
+mod explain;
 mod guard;
 mod managers;
 mod repair;
@@ -28,6 +29,7 @@ use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
 
 use crate::failure::{chain, failed, invalid, no_network, refuse};
 use crate::guard::{Guard, serve as serve_guard};
+use crate::history::History;
 use crate::leases::LeaseWriter;
 use crate::services::{Changes, Services, unix_now};
 use crate::{forwards, links, network_view, reconcile, request, store};
@@ -57,6 +59,8 @@ pub(crate) struct Daemon {
     /// Those of the failed that were up and are to be put back.
     damaged: BTreeSet<NetworkName>,
     pub(crate) leases_changed: Arc<Notify>,
+    /// What DHCP has heard on each network since netd started.
+    histories: BTreeMap<NetworkName, History>,
     /// The networks over an uplink.
     pub(crate) bridged: bridged::Bridged,
 }
@@ -87,6 +91,7 @@ impl Shared {
             failed: BTreeMap::new(),
             damaged: BTreeSet::new(),
             leases_changed: Arc::default(),
+            histories: BTreeMap::new(),
             bridged: bridged::Bridged::default(),
         };
         daemon.start_up().await?;
@@ -445,6 +450,7 @@ impl Daemon {
             }
             return Err(failed(&error));
         }
+        self.histories.remove(name);
         self.networks.remove(name);
         self.failed.remove(name);
         self.want(name, None)?;
@@ -612,12 +618,13 @@ impl Daemon {
         let link = observed.links.get(network.bridge.as_str());
         let mac = link.and_then(|link| link.mac).unwrap_or_else(|| free_mac(&network, observed));
         let journal = self.writer.journal(self.paths.leases(name));
+        let history = self.histories.entry(name.clone()).or_default();
         let services = Services::start(
             &network,
             mac,
             journal,
             &self.upstreams,
-            Changes { leases: &self.leases_changed, guard: &self.guard },
+            Changes { leases: &self.leases_changed, guard: &self.guard, history },
         )
         .await
         .map_err(|error| failed(&error))?;

@@ -22,8 +22,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
+<<<<<<< HEAD
     AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
     ErrorKind, ForwardView, Lease, Network, Reserve, Status,
+=======
+    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ErrorKind,
+    Explained, ForwardView, Lease, Network, Reserve, Status,
+>>>>>>> fd9764e (netd, cli: vnet explain, and leases --follow)
 };
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
@@ -82,6 +87,7 @@ fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(network_forwards, add_forward, remove_forward))
         .routes(routes!(forwards))
         .routes(routes!(leases))
+        .routes(routes!(explain))
         .routes(routes!(bridges, enslave))
         .routes(routes!(confirm))
         .routes(routes!(release))
@@ -360,6 +366,17 @@ async fn autostart(
 )]
 async fn leases(State(daemon): Daemon, Query(filter): Query<Filter>) -> Answer<Vec<Lease>> {
     Ok(Json(daemon.leases(filter.network.as_ref()).await?))
+}
+
+/// What DHCP has heard of a guest, and the reason for each answer and each silence
+#[utoipa::path(
+    get,
+    path = "/v1/explain/{guest}",
+    params(("guest" = String, Path, description = "A domain, a guest's name, its address or its MAC address")),
+    responses((status = 200, description = "Done", body = Vec<Explained>), Refusals),
+)]
+async fn explain(State(daemon): Daemon, Name(guest): Name<String>) -> Answer<Vec<Explained>> {
+    Ok(Json(daemon.explain(&guest).await?))
 }
 
 /// The forwards of one network, or of all

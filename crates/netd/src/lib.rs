@@ -17,6 +17,7 @@ mod edit;
 pub mod failure;
 mod forwards;
 mod guard;
+mod history;
 pub mod http;
 pub mod instance;
 pub mod leases;

@@ -17,12 +17,13 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use vnet_dhcp::frame::Received;
 use vnet_dhcp::{Decision, Event, Lease, Now, Server, frame, journal};
-use vnet_types::{NetworkDefinition, NetworkName};
+use vnet_types::{MacAddr, NetworkDefinition, NetworkName};
 
 use super::dns::Zones;
 use super::packet::{MAX_FRAME, PacketSocket};
 use super::{ServiceError, unix_now};
 use crate::guard;
+use crate::history::{Heard, History};
 use crate::leases::Journal;
 
 /// Frames that are answered in one round, at most: what a flush may hold up.
@@ -55,6 +56,16 @@ pub(crate) async fn load(
     Ok((replay.leases, replay.records))
 }
 
+/// What a network's DHCP service shares with the rest of netd.
+pub(crate) struct State {
+    pub(crate) server: Arc<Mutex<Server>>,
+    pub(crate) journal: Journal,
+    /// How many records the journal has.
+    pub(crate) records: usize,
+    pub(crate) zones: Arc<Mutex<Zones>>,
+    pub(crate) history: History,
+}
+
 /// The DHCP service of one network.
 pub(crate) struct Service {
     network: NetworkName,
@@ -63,6 +74,7 @@ pub(crate) struct Service {
     journal: Journal,
     records: usize,
     zones: Arc<Mutex<Zones>>,
+    history: History,
     /// None where ports are not guarded.
     guard: Option<guard::Leases>,
 }
@@ -75,6 +87,8 @@ struct Round {
     /// Replies that may leave at once, and those that wait for the flush.
     now: Vec<Vec<u8>>,
     later: Vec<Vec<u8>>,
+    /// Whose answers these latter are.
+    waiting: Vec<MacAddr>,
     /// Whether the guard must hear of a record before the replies leave.
     guard: bool,
 }
@@ -82,15 +96,13 @@ struct Round {
 impl Service {
     pub(crate) fn open(
         network: &NetworkDefinition,
-        server: Arc<Mutex<Server>>,
-        journal: Journal,
-        records: usize,
-        zones: Arc<Mutex<Zones>>,
+        state: State,
         guard: Option<guard::Leases>,
     ) -> io::Result<Self> {
         let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
         let network = network.name.clone();
-        Ok(Self { network, socket, server, journal, records, zones, guard })
+        let State { server, journal, records, zones, history } = state;
+        Ok(Self { network, socket, server, journal, records, zones, history, guard })
     }
 
     /// Serves until it is aborted, or the bridge is gone.
@@ -146,6 +158,7 @@ impl Service {
                     round.later.len(),
                     self.journal.path().display()
                 );
+                round.waiting.iter().for_each(|mac| self.history.note(*mac, Heard::Withheld));
             }
         }
         self.publish();
@@ -171,6 +184,7 @@ impl Service {
                     self.network,
                     received.src_mac
                 );
+                self.history.note(received.src_mac, Heard::ForOther);
                 continue;
             }
             let mut reply = Vec::new();
@@ -185,11 +199,13 @@ impl Service {
             {
                 round.guard |= guard.note(*ip, outcome.event.mac);
             }
-            if !reply.is_empty() {
-                let replies =
-                    if outcome.persist.is_empty() { &mut round.now } else { &mut round.later };
-                replies.push(reply);
+            if !reply.is_empty() && outcome.persist.is_empty() {
+                round.now.push(reply);
+            } else if !reply.is_empty() {
+                round.later.push(reply);
+                round.waiting.push(outcome.event.mac);
             }
+            self.history.note(outcome.event.mac, Heard::Dhcp(outcome.event));
         }
         Ok(round)
     }

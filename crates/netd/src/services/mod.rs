@@ -20,6 +20,7 @@ use vnet_types::{MacAddr, NetworkDefinition};
 pub(crate) use edit::{ServiceChange, check};
 
 use crate::guard::{self, Guard};
+use crate::history::History;
 use crate::leases::Journal;
 
 /// The services of one network. They run until [`Services::stop`].
@@ -70,6 +71,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) leases: &'a Arc<Notify>,
     /// The guard of ports, before a guest hears of it itself.
     pub(crate) guard: &'a Guard,
+    /// What is heard of clients.
+    pub(crate) history: &'a History,
 }
 
 impl Services {
@@ -102,10 +105,15 @@ impl Services {
         let guard = network
             .anti_spoofing
             .then(|| guard::Leases::new(network.name.clone(), changes.guard.clone()));
-        let (journal_too, zones_too) = (journal.clone(), zones.clone());
-        let service =
-            dhcp::Service::open(network, server.clone(), journal_too, records, zones_too, guard)
-                .map_err(|source| ServiceError::Dhcp { bridge, source })?;
+        let state = dhcp::State {
+            server: server.clone(),
+            journal: journal.clone(),
+            records,
+            zones: zones.clone(),
+            history: changes.history.clone(),
+        };
+        let service = dhcp::Service::open(network, state, guard)
+            .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         let dhcp = Some((server, tokio::spawn(service.run())));
         Ok(Self { bridge: index, mtu, dhcp, journal, zones, dns })
     }
