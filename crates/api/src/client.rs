@@ -13,12 +13,8 @@ use tokio::net::UnixStream;
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
 use crate::model::{
-<<<<<<< HEAD
     AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
-=======
-    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, Explained,
->>>>>>> fd9764e (netd, cli: vnet explain, and leases --follow)
-    ForwardView, Lease, Network, Reserve, Status,
+    Explained, ForwardView, Lease, Network, Reserve, Status,
 };
 
 /// Bytes in the largest answer that is read.

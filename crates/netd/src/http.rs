@@ -22,13 +22,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::{
-<<<<<<< HEAD
     AnyNetwork, BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody,
-    ErrorKind, ForwardView, Lease, Network, Reserve, Status,
-=======
-    BridgeChanged, BridgedNetwork, Changed, CreateNetwork, EnslaveUplink, ErrorBody, ErrorKind,
-    Explained, ForwardView, Lease, Network, Reserve, Status,
->>>>>>> fd9764e (netd, cli: vnet explain, and leases --follow)
+    ErrorKind, Explained, ForwardView, Lease, Network, Reserve, Status,
 };
 use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 
