@@ -45,3 +45,35 @@ fn memory_goes_on_above_the_32_bit_hole() {
     let kib: u64 = ended.value("memory").parse().unwrap();
     assert!(kib > 5800 << 10, "{ended}");
 }
+
+#[test]
+fn the_power_button_reaches_the_guest_and_it_shuts_down() {
+    // What systemd's logind or acpid do: wait for the key, then switch off.
+    let work = "
+event=$(grep -A 4 'Power Button' /proc/bus/input/devices | sed -n 's/.*\\(event[0-9]*\\).*/\\1/p')
+exec 3</dev/input/$event
+echo waits on $event
+dd of=/dev/null bs=24 count=1 <&3 2>/dev/null
+echo pressed
+";
+    let machine = Machine::new("button").start(work);
+    machine.wait_for("waits on event");
+    nix::sys::signal::kill(machine.pid(), nix::sys::signal::Signal::SIGPWR).unwrap();
+    machine.end().well().says("pressed");
+}
+
+#[test]
+fn a_panic_is_reported_as_one() {
+    let work = "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 60";
+    let ended = Machine::new("panic").append("panic=30").run(work);
+    assert_eq!(ended.report["outcome"], "crashed", "{ended}");
+    assert_eq!(ended.report["reason"], "the guest's kernel panicked", "{ended}");
+    assert_eq!(ended.status.code(), Some(4));
+    ended.says("sysrq triggered crash");
+}
+
+#[test]
+fn a_reboot_is_told_apart() {
+    let ended = Machine::new("reboot").run("reboot -f");
+    assert_eq!(ended.report["outcome"], "reset", "{ended}");
+}

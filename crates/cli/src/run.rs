@@ -42,6 +42,10 @@ pub(crate) struct Run {
     /// A network card; may be repeated
     #[arg(long, value_name = "MODE:NET[,mac=MAC]")]
     net: Vec<Attachment>,
+    /// A disk: an image's file, perhaps with settings behind it (ro, format=qcow2 …, see
+    /// `vnet-vmm --help`); may be repeated
+    #[arg(long, value_name = "FILE[,SETTING …]")]
+    disk: Vec<OsString>,
     /// Memory in MiB [default: 64 for the built-in guest, 512 for others]
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
@@ -102,6 +106,9 @@ impl Run {
         add("--cpus", self.cpus.map(|cpus| cpus.to_string().into()));
         add("--timeout", self.timeout.map(|seconds| seconds.to_string().into()));
         add("--report", self.report.clone().map(Into::into));
+        for disk in &self.disk {
+            add("--disk", Some(disk.clone()));
+        }
         for card in cards {
             add("--net", Some(card.to_string().into()));
         }
@@ -149,6 +156,8 @@ mod tests {
             "nat:default",
             "--net",
             "hostonly:lab,mac=52:54:00:00:00:01",
+            "--disk",
+            "d.img,ro",
             "--memory",
             "256",
             "--cpus",
@@ -177,6 +186,8 @@ mod tests {
                 "9",
                 "--report",
                 "r",
+                "--disk",
+                "d.img,ro",
                 "--net",
                 "nat:default",
                 "--net",

@@ -21,6 +21,8 @@ pub const VERSION_1: u64 = 1 << 32;
 pub enum Kind {
     /// A network card.
     Net,
+    /// A disk.
+    Block,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
     pub const fn id(self) -> u16 {
         match self {
             Self::Net => 1,
+            Self::Block => 2,
         }
     }
 
@@ -37,6 +40,7 @@ impl Kind {
     pub const fn pci_class(self) -> [u8; 3] {
         match self {
             Self::Net => [2, 0, 0],
+            Self::Block => [1, 0, 0],
         }
     }
 }

@@ -70,6 +70,17 @@ pub struct Chain {
     pub parts: usize,
 }
 
+/// A chain whose readable parts come before its writable ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BothWays {
+    /// Its first descriptor, by which it is given back.
+    pub head: u16,
+    /// Bytes that the device may read.
+    pub readable: usize,
+    /// Bytes that the device may write.
+    pub writable: usize,
+}
+
 /// A small request that was taken from a queue, and where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
@@ -141,6 +152,42 @@ impl Ring {
             parts.truncate(before);
         }
         result.map(|bytes| Some(Chain { head, bytes, parts: parts.len() - before }))
+    }
+
+    /// Takes the next available chain and puts its readable memory into `read` and its writable
+    /// memory into `write`, which are emptied before. None if there is none.
+    ///
+    /// # Errors
+    /// The driver has got something wrong.
+    pub fn pop_both(
+        &mut self,
+        read: &mut Vec<libc::iovec>,
+        write: &mut Vec<libc::iovec>,
+    ) -> Result<Option<BothWays>, RingError> {
+        read.clear();
+        write.clear();
+        let mut available = self.queue.iter(&self.memory).map_err(|_| RingError::Index)?;
+        let Some(chain) = available.next() else { return Ok(None) };
+        let mut both = BothWays { head: chain.head_index(), readable: 0, writable: 0 };
+        let mut is_complete = false;
+        for (count, descriptor) in chain.enumerate() {
+            if count >= usize::from(self.queue.size()) {
+                return Err(RingError::Chain);
+            }
+            is_complete = !descriptor.has_next();
+            let length = descriptor.len() as usize;
+            if descriptor.is_write_only() {
+                append(&self.memory, &descriptor, write)?;
+                both.writable += length;
+            } else if both.writable > 0 {
+                // virtio 1.2 §2.7.4.2: device-writable parts come last.
+                return Err(RingError::Direction);
+            } else {
+                append(&self.memory, &descriptor, read)?;
+                both.readable += length;
+            }
+        }
+        if is_complete { Ok(Some(both)) } else { Err(RingError::Chain) }
     }
 
     /// Takes the next available chain, which has parts to read and then at least one byte to
@@ -279,17 +326,27 @@ fn collect(
             return Err(RingError::Direction);
         }
         is_complete = !descriptor.has_next();
-        let length = descriptor.len() as usize;
-        for slice in GuestMemoryBackend::get_slices(memory, descriptor.addr(), length) {
-            let slice = slice.map_err(|_| RingError::Chain)?;
-            let address = slice.ptr_guard_mut().as_ptr();
-            if !slice.is_empty() {
-                parts.push(libc::iovec { iov_base: address.cast(), iov_len: slice.len() });
-            }
-        }
-        bytes += length;
+        append(memory, &descriptor, parts)?;
+        bytes += descriptor.len() as usize;
     }
     if is_complete { Ok(bytes) } else { Err(RingError::Chain) }
+}
+
+/// Appends the memory of `descriptor`.
+fn append(
+    memory: &GuestMemory,
+    descriptor: &Descriptor,
+    parts: &mut Vec<libc::iovec>,
+) -> Result<(), RingError> {
+    let length = descriptor.len() as usize;
+    for slice in GuestMemoryBackend::get_slices(memory, descriptor.addr(), length) {
+        let slice = slice.map_err(|_| RingError::Chain)?;
+        let address = slice.ptr_guard_mut().as_ptr();
+        if !slice.is_empty() {
+            parts.push(libc::iovec { iov_base: address.cast(), iov_len: slice.len() });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

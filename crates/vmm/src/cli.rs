@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::Parser;
 use vnet_types::{DomainName, MacAddr};
 
+use crate::disk::DiskConfig;
 use crate::net::{NicConfig, Source};
 
 /// The built-in guest's file name.
@@ -18,6 +19,9 @@ const GUEST_MEMORY: u64 = 64;
 const KERNEL_MEMORY: u64 = 512;
 
 /// Runs one guest until it stops.
+///
+/// SIGPWR presses the guest's power button: a guest with an operating system then shuts down.
+/// SIGTERM and SIGINT stop it at once.
 ///
 /// Exit status: 0 the guest stopped, 1 it could not be started, 2 wrong usage, 3 it had not
 /// stopped in time, 4 it crashed, 5 it said that it failed, 6 a signal stopped it.
@@ -45,6 +49,13 @@ pub struct Cli {
     /// A network card on a tap that was opened before, with vnet headers; may be repeated
     #[arg(long, value_name = "N[,mac=MAC]")]
     pub tap_fd: Vec<TapArgument>,
+    /// A disk; may be repeated
+    ///
+    /// Settings: ro; format=raw|qcow2 [default: qcow2 for *.qcow2, or else raw]; serial=ID;
+    /// queues=N; backing=anywhere (a qcow2 image may name files outside of its directory);
+    /// bps=BYTES, iops=N and burst=MS limit it.
+    #[arg(long, value_name = "FILE[,SETTING …]")]
+    pub disk: Vec<DiskConfig>,
     /// The domain's name
     #[arg(long, value_name = "DOMAIN", default_value = "guest")]
     pub name: DomainName,

@@ -64,7 +64,7 @@ pub const PM1A_EVENT: u16 = 0x600;
 pub const PM1A_CONTROL: u16 = 0x604;
 /// ACPI timer: four bytes.
 pub const PM_TIMER: u16 = 0x608;
-/// The interrupt that ACPI may raise, which we never do.
+/// The interrupt that ACPI raises when the power button is pressed.
 pub const SCI_IRQ: u16 = 9;
 /// The reset register, as in Intel's chipsets.
 pub const RESET_PORT: u16 = 0xcf9;
@@ -72,6 +72,8 @@ pub const RESET_PORT: u16 = 0xcf9;
 pub const RESET_VALUE: u8 = 0x06;
 /// Where a guest leaves its verdict: a 32-bit or 8-bit write ends the machine with that status.
 pub const VERDICT_PORT: u16 = 0xf4;
+/// Where a guest says that it has panicked, as QEMU's pvpanic takes it.
+pub const PANIC_PORT: u16 = 0x505;
 /// The paravirtual wait register, see [`crate::devices::wait`].
 pub const WAIT_PORT: u16 = 0x5658;
 /// The first interrupt number that is routed as a message; those below are the I/O APIC's.

@@ -16,6 +16,7 @@
 //! | [`acpi`] | the tables |
 //! | [`cpuid`], [`vcpu`] | processors |
 //! | [`devices`] | what answers on ports and in memory; the paravirtual wait register |
+//! | [`disk`] | disk images |
 //! | [`irq`] | message-signalled interrupts to KVM |
 //! | [`net`] | where taps come from: netd, or whoever started us |
 //! | [`vm`], [`monitor`] | putting a machine together, and watching it |
@@ -26,6 +27,7 @@ pub mod boot;
 pub mod cli;
 pub mod cpuid;
 pub mod devices;
+pub mod disk;
 pub mod irq;
 pub mod layout;
 pub mod memory;

@@ -68,6 +68,7 @@ fn run(cli: Cli, started: Instant) -> anyhow::Result<Report> {
         domain: cli.name,
         root: cli.root,
         nics,
+        disks: cli.disk,
     };
     let machine = vm::build(config)?;
     Ok(monitor::run(machine, &options, started)?)

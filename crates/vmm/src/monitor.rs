@@ -1,5 +1,5 @@
-//! The main thread's work while a machine runs: one epoll over the guest's end, signals, the time
-//! limit, input for the serial port, and the connections to netd.
+//! The main thread's work while a machine runs: one epoll over the guest's end, signals (SIGPWR
+//! presses the power button, SIGTERM and SIGINT end the machine), the time limit, input for the serial port, and the connections to netd.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -16,7 +16,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::net::Session;
 use crate::outcome::Outcome;
-use crate::report::{Report, Times};
+use crate::report::{Counted, Report, Times};
 use crate::vcpu::kick;
 use crate::vcpu::run::{ExitCounts, Last, Shared};
 use crate::vm::Machine;
@@ -64,12 +64,13 @@ const TOKEN_SESSION: u64 = 16;
 /// A thread or a descriptor for the watching cannot be made; the guest then has not run, or has
 /// been stopped.
 pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Report, MonitorError> {
-    let Machine { shared, vcpus, fd, sessions, nics } = machine;
+    let Machine { shared, vcpus, fd, sessions, nics, disks } = machine;
     kick::install().map_err(failed("install the signal handler"))?;
     // Blocked before threads start, so that they inherit it, and only the descriptor sees them.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGPWR);
     signals.thread_block().map_err(failed("block signals"))?;
     let mut watch = Watch::new(&shared, &signals, options, sessions)?;
     let ready = Instant::now();
@@ -98,7 +99,7 @@ pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Repo
     if let Outcome::Hung { vcpus, .. } = &mut outcome {
         vcpus.extend(last.iter().filter_map(|last| last.registers));
     }
-    Ok(Report::new(outcome, times, exits, &nics))
+    Ok(Report::new(outcome, times, exits, &Counted { nics, disks }))
 }
 
 /// Stops the vCPUs: whatever each of them does, it looks at `stop` next.
@@ -200,6 +201,10 @@ impl Watch {
     fn on_signal(&self, shared: &Shared) {
         if let Ok(Some(info)) = self.signals.read_signal() {
             let signal = Signal::try_from(info.ssi_signo as i32);
+            if signal == Ok(Signal::SIGPWR) {
+                shared.board.press_power_button();
+                return;
+            }
             let signal = signal.map_or_else(|_| "a signal".to_owned(), |s| s.to_string());
             shared.ending.end(Outcome::Interrupted { signal });
         }

@@ -1,11 +1,13 @@
 //! The report: what happened, as JSON for whoever started us.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use vnet_types::MacAddr;
+use vnet_virtio::blk;
 use vnet_virtio::net::Counters;
 
 use crate::outcome::Outcome;
@@ -43,6 +45,17 @@ pub struct Report {
     pub exits: ExitCounts,
     /// Network cards, in the order in which they were asked for.
     pub nics: Vec<NicReport>,
+    /// Disks, in the order in which they were asked for.
+    pub disks: Vec<DiskReport>,
+}
+
+/// What has counted while the machine ran.
+#[derive(Debug)]
+pub struct Counted {
+    /// Address and counters of each network card.
+    pub nics: Vec<(MacAddr, Arc<Counters>)>,
+    /// Image and counters of each disk.
+    pub disks: Vec<(PathBuf, Arc<blk::Counters>)>,
 }
 
 /// How a network card's life went.
@@ -51,6 +64,16 @@ pub struct NicReport {
     /// Its address.
     pub mac: MacAddr,
     /// What it counted, see [`vnet_virtio::net::Counters`].
+    #[serde(flatten)]
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// How a disk's life went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskReport {
+    /// Its image.
+    pub image: PathBuf,
+    /// What it counted, see [`vnet_virtio::blk::Counters`].
     #[serde(flatten)]
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -71,12 +94,7 @@ pub enum Failure {
 impl Report {
     /// The report of a machine that ended with `outcome`.
     #[must_use]
-    pub fn new(
-        outcome: Outcome,
-        times: Times,
-        exits: ExitCounts,
-        nics: &[(MacAddr, Arc<Counters>)],
-    ) -> Self {
+    pub fn new(outcome: Outcome, times: Times, exits: ExitCounts, counted: &Counted) -> Self {
         let ms = |from: Instant, to: Instant| {
             (to.saturating_duration_since(from).as_secs_f64() * 1e6).round() / 1e3
         };
@@ -87,7 +105,12 @@ impl Report {
             first_serial_ms: times.first_serial.map(|at| ms(times.ready, at)),
             run_ms: ms(times.ready, times.ended),
             exits,
-            nics: nics.iter().map(|(mac, counters)| NicReport::new(*mac, counters)).collect(),
+            nics: counted
+                .nics
+                .iter()
+                .map(|(mac, counters)| NicReport::new(*mac, counters))
+                .collect(),
+            disks: counted.disks.iter().map(|(image, disk)| DiskReport::new(image, disk)).collect(),
         }
     }
 }
@@ -95,5 +118,12 @@ impl Report {
 impl NicReport {
     fn new(mac: MacAddr, counters: &Counters) -> Self {
         Self { mac, counters: counters.figures().list().into_iter().collect() }
+    }
+}
+
+impl DiskReport {
+    fn new(image: &Path, counters: &blk::Counters) -> Self {
+        let counters = counters.figures().list().into_iter().collect();
+        Self { image: image.to_owned(), counters }
     }
 }

@@ -17,9 +17,13 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 use vnet_types::{DomainName, MacAddr};
 use vnet_virtio::GuestMemory;
+use vnet_virtio::blk::device::BlkConfig;
+use vnet_virtio::blk::{self, BlkDevice};
+use vnet_virtio::device::VirtioDevice;
 use vnet_virtio::net::Counters;
 use vnet_virtio::pci::{BAR_SIZE, Function, Parts, Platform, VirtioPci};
 use vnet_virtio::wake::Wake;
+use vnet_virtio::worker::Threads;
 
 use crate::acpi::{self, AcpiError};
 use crate::boot::data::{self, BootData, BootError};
@@ -28,6 +32,7 @@ use crate::boot::source::Source;
 use crate::devices::Board;
 use crate::devices::pci_root::{PciRoot, SLOTS};
 use crate::devices::serial::SerialPort;
+use crate::disk::{self, DiskConfig, DiskError};
 use crate::irq::KvmPlatform;
 use crate::layout;
 use crate::memory::{self, MemoryError};
@@ -61,6 +66,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Network cards.
     pub nics: Vec<NicConfig>,
+    /// Disks.
+    pub disks: Vec<DiskConfig>,
 }
 
 /// A machine that is ready to run.
@@ -76,6 +83,8 @@ pub struct Machine {
     pub sessions: Vec<Session>,
     /// Address and counters of each card.
     pub nics: Vec<(MacAddr, Arc<Counters>)>,
+    /// Image and counters of each disk.
+    pub disks: Vec<(PathBuf, Arc<blk::Counters>)>,
 }
 
 /// Why there is no machine.
@@ -133,6 +142,12 @@ pub enum VmError {
     /// No network card.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// No disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There are more devices than places for them.
+    #[error("a machine has {most} network cards and disks at most", most = SLOTS - 1)]
+    TooMany,
 }
 
 fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
@@ -196,8 +211,21 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     let platform: Arc<dyn Platform> = Arc::new(KvmPlatform::new(Arc::clone(&fd)));
     let sessions = cards.iter_mut().filter_map(|nic| nic.session.take()).collect();
     let nics = cards.iter().map(|nic| (nic.mac, Arc::clone(&nic.counters))).collect();
-    let functions = place_nics(cards, &memory, &platform, &wake)?;
-    let board = Board::new(serial, PciRoot::new(functions));
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    devices.extend(cards.into_iter().map(|nic| Box::new(nic.device) as Box<dyn VirtioDevice>));
+    let mut disks = Vec::new();
+    for (disk, number) in config.disks.iter().zip(0..) {
+        let device = make_disk(disk, number, config.cpus)?;
+        disks.push((disk.path.clone(), device.counters()));
+        devices.push(Box::new(device));
+    }
+    let functions = place(devices, &memory, &platform, &wake)?;
+    let its_fd = Arc::clone(&fd);
+    let sci = Box::new(move |up| {
+        // A refusal loses a press of the power button; it can be pressed again.
+        let _ = its_fd.set_irq_line(layout::SCI_IRQ.into(), up);
+    });
+    let board = Board::new(serial, PciRoot::new(functions), sci);
 
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -213,31 +241,43 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     }
     let ending = Ending::new()?;
     let shared = Arc::new(Shared { board, wake, ending, stop: AtomicBool::new(false) });
-    Ok(Machine { shared, vcpus, fd, sessions, nics })
+    Ok(Machine { shared, vcpus, fd, sessions, nics, disks })
 }
 
 /// Gets a tap for each card.
-fn attach_nics(config: &Config) -> Result<Vec<Nic>, NetError> {
-    if config.nics.len() >= SLOTS {
-        return Err(NetError::TooMany);
+fn attach_nics(config: &Config) -> Result<Vec<Nic>, VmError> {
+    if config.nics.len() + config.disks.len() >= SLOTS {
+        return Err(VmError::TooMany);
     }
     let numbered = config.nics.iter().zip(0..);
-    numbered
-        .map(|(nic, number)| backend::attach(nic, number, &config.domain, &config.root))
-        .collect()
+    let attach = |(nic, number)| backend::attach(nic, number, &config.domain, &config.root);
+    Ok(numbered.map(attach).collect::<Result<_, _>>()?)
 }
 
-/// Puts each card on the PCI bus, its BAR behind the one before.
-fn place_nics(
-    cards: Vec<Nic>,
+/// Most queues that a disk gets without being asked.
+const USUAL_QUEUES: u16 = 4;
+
+/// Disk `number`, with a queue for each processor unless told otherwise.
+fn make_disk(config: &DiskConfig, number: usize, cpus: u8) -> Result<BlkDevice, VmError> {
+    let name = config.path.display().to_string();
+    let serial = config.serial.clone().unwrap_or_else(|| format!("vnet-disk-{number}"));
+    let queues = config.queues.unwrap_or(u16::from(cpus).min(USUAL_QUEUES));
+    let (limits, threads) = (config.limits, Threads::default());
+    let disk = disk::open(config)?;
+    Ok(BlkDevice::new(BlkConfig { disk, name, serial, queues, limits, threads })?)
+}
+
+/// Puts each device on the PCI bus, its BAR behind the one before.
+fn place(
+    devices: Vec<Box<dyn VirtioDevice>>,
     memory: &GuestMemory,
     platform: &Arc<dyn Platform>,
     wake: &Arc<Wake>,
 ) -> io::Result<Vec<Box<dyn Function>>> {
     let bars = (layout::PCI_WINDOW as u32..).step_by(BAR_SIZE as usize);
-    let place = |(nic, bar): (Nic, u32)| {
+    let place = |(device, bar): (Box<dyn VirtioDevice>, u32)| {
         let parts = Parts {
-            device: Box::new(nic.device),
+            device,
             memory: memory.clone(),
             platform: Arc::clone(platform),
             wake: Arc::clone(wake),
@@ -245,7 +285,7 @@ fn place_nics(
         };
         Ok(Box::new(VirtioPci::new(parts)?) as Box<dyn Function>)
     };
-    cards.into_iter().zip(bars).map(place).collect()
+    devices.into_iter().zip(bars).map(place).collect()
 }
 
 /// A virtual machine with its memory and KVM's own PIC, I/O APIC, local APICs and PIT. Memory

@@ -1,4 +1,4 @@
-//! The DSDT: the PCI root, the serial port, and the sleep state in which the machine is off.
+//! The DSDT: the PCI root, the serial port, pvpanic, and the sleep state in which the machine is off.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -13,7 +13,7 @@ use crate::layout;
 /// The table, checksum and all.
 pub(super) fn build() -> Vec<u8> {
     let mut code = Vec::new();
-    Scope::new("_SB_".into(), vec![&Raw(pci_root()), &Raw(ecam()), &Raw(serial())])
+    Scope::new("_SB_".into(), vec![&Raw(pci_root()), &Raw(ecam()), &Raw(serial()), &Raw(panic())])
         .to_aml_bytes(&mut code);
     // ACPI 6.5 §7.4.2: both sleep types are 0, as in PM1A_CONTROL's S5.
     let off = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
@@ -33,9 +33,12 @@ impl Aml for Raw {
 }
 
 fn device(name: &str, id: &str, more: &[&dyn Aml]) -> Vec<u8> {
+    named(name, &EISAName::new(id), more)
+}
+
+fn named(name: &str, id: &dyn Aml, more: &[&dyn Aml]) -> Vec<u8> {
     let mut code = Vec::new();
-    let hid = EISAName::new(id);
-    let hid = Name::new("_HID".into(), &hid);
+    let hid = Name::new("_HID".into(), id);
     let mut children: Vec<&dyn Aml> = vec![&hid];
     children.extend(more);
     Device::new(Path::new(name), children).to_aml_bytes(&mut code);
@@ -91,5 +94,17 @@ fn serial() -> Vec<u8> {
         "COM1",
         "PNP0501",
         &[&Name::new("_UID".into(), &ZERO), &Name::new("_CRS".into(), &resources)],
+    )
+}
+
+/// pvpanic, by the id that Linux knows it by.
+fn panic() -> Vec<u8> {
+    let port = IO::new(layout::PANIC_PORT, layout::PANIC_PORT, 1, 1);
+    let resources = ResourceTemplate::new(vec![&port]);
+    // _STA: present, enabled, working, not shown.
+    named(
+        "PVPN",
+        &"QEMU0001",
+        &[&Name::new("_STA".into(), &0xb_u8), &Name::new("_CRS".into(), &resources)],
     )
 }

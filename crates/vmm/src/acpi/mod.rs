@@ -94,7 +94,6 @@ fn fadt(dsdt: u64) -> fadt::FADT {
     let mut fadt = FADTBuilder::new(OEM, TABLE, REVISION)
         .dsdt_64(dsdt)
         .flag(Flags::Wbinvd)
-        .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
@@ -132,6 +131,9 @@ fn madt(cpus: u8) -> Sdt {
     madt.append_slice(&[1, 12, 0, 0]);
     madt.append_slice(&layout::IO_APIC.to_le_bytes());
     madt.append_slice(&[0; 4]);
+    // §5.2.12.5: type, length, ISA bus, source, interrupt (4 bytes), active high and level: the SCI.
+    let [low, high] = layout::SCI_IRQ.to_le_bytes();
+    madt.append_slice(&[2, 10, 0, low, low, high, 0, 0, 0xd, 0]);
     // §5.2.12.7: type, length, all processors, no flags, LINT1 is the NMI.
     madt.append_slice(&[4, 6, 0xff, 0, 0, 1]);
     madt

@@ -6,6 +6,7 @@
 //! | 0x600-0x60b | [`power`]: ACPI PM1a, the PM timer |
 //! | 0xcf8-0xcff | [`pci_root`]: PCI configuration; 0xcf9 the reset register |
 //! | 0x64 | the reset line of a keyboard controller that isn't there |
+//! | 0x505 | the guest's panics (pvpanic) |
 //! | 0xf4 | the verdict: a guest's last word, as QEMU's isa-debug-exit takes it |
 //! | 0x5658 | [`wait`]: the paravirtual wait register |
 //!
@@ -25,13 +26,16 @@ use crate::layout;
 use crate::outcome::Outcome;
 use crate::vcpu::pio::PortAccess;
 use pci_root::PciRoot;
-use power::Power;
+use power::{Power, Sci};
 use serial::SerialPort;
 
 /// Command and status port of the keyboard controller.
 const KEYBOARD_COMMAND: u16 = 0x64;
 /// The command that pulses the processor's reset line.
 const PULSE_RESET: u8 = 0xfe;
+
+/// pvpanic's event: the guest has panicked. What is read are the events that we know.
+const PANICKED: u8 = 1;
 
 /// What the vCPU thread is to do after a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub enum Effect {
     None,
     /// The guest has ended the machine.
     End(Outcome),
+    /// The guest's kernel has panicked.
+    Panicked,
     /// Wait for a device, for so many microseconds at most.
     Wait(u32),
 }
@@ -58,8 +64,13 @@ pub struct Board {
 impl Board {
     /// A board with these devices.
     #[must_use]
-    pub fn new(serial: SerialPort, pci: PciRoot) -> Self {
-        Self { serial, pci, power: Power::new(), config_address: AtomicU32::new(0) }
+    pub fn new(serial: SerialPort, pci: PciRoot, sci: Sci) -> Self {
+        Self { serial, pci, power: Power::new(sci), config_address: AtomicU32::new(0) }
+    }
+
+    /// Somebody presses the power button.
+    pub fn press_power_button(&self) {
+        self.power.press();
     }
 
     /// A port access of the guest.
@@ -95,6 +106,7 @@ impl Board {
                 }
             }
             layout::WAIT_PORT if data.len() == 4 => data.copy_from_slice(&wait::SIGNATURE),
+            layout::PANIC_PORT => data[0] = PANICKED,
             _ => {}
         }
     }
@@ -106,6 +118,7 @@ impl Board {
                 return Effect::End(Outcome::PowerOff);
             }
             0xcf8 if data.len() == 4 => self.config_address.store(value, Ordering::Relaxed),
+            layout::PANIC_PORT if value as u8 & PANICKED != 0 => return Effect::Panicked,
             // Bit 2 resets when it goes to 1; bit 1 alone chooses the kind of reset.
             layout::RESET_PORT if value & 4 != 0 => return Effect::End(Outcome::Reset),
             0xcfc..=0xcff => {

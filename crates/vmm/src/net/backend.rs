@@ -48,9 +48,6 @@ pub enum NetError {
     /// netd gave a port without a descriptor.
     #[error("netd gave a port on the network {0} without a tap")]
     NoTap(NetworkName),
-    /// There are more cards than can be told apart.
-    #[error("a machine has 31 network cards at most")]
-    TooMany,
     /// The descriptor is not open.
     #[error("descriptor {0} is not open: open a tap, and leave it open for vnet-vmm")]
     NotOpen(RawFd),

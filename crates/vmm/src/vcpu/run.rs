@@ -96,17 +96,25 @@ impl Vcpu {
                         shared.ending.end(outcome);
                         break;
                     }
+                    Effect::Panicked => {
+                        let reason = "the guest's kernel panicked".to_owned();
+                        self.crash(reason, shared);
+                        break;
+                    }
                 },
                 Step::Crash(reason) => {
-                    let registers = self.registers();
-                    let crash = Crash { reason, vcpu: self.number, registers };
-                    shared.ending.end(Outcome::Crashed(crash));
+                    self.crash(reason, shared);
                     break;
                 }
             }
         }
         drop(armed);
         Last { exits: counts, registers: self.registers() }
+    }
+
+    fn crash(&self, reason: String, shared: &Shared) {
+        let crash = Crash { reason, vcpu: self.number, registers: self.registers() };
+        shared.ending.end(Outcome::Crashed(crash));
     }
 
     fn step(&mut self, board: &Board, counts: &mut ExitCounts) -> Step {
