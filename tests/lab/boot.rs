@@ -77,3 +77,32 @@ fn a_reboot_is_told_apart() {
     let ended = Machine::new("reboot").run("reboot -f");
     assert_eq!(ended.report["outcome"], "reset", "{ended}");
 }
+
+#[test]
+fn a_virtio_console_takes_and_gives_text() {
+    let work = "
+exec </dev/hvc0 >/dev/hvc0 2>&1
+echo hello from hvc0
+read line
+echo got $line
+";
+    let mut machine = Machine::new("console")
+        .append("console=hvc0")
+        .with(&["--serial", "/dev/null", "--console", "stdio"])
+        .start(work);
+    machine.wait_for("hello from hvc0");
+    machine.type_in("typed\n");
+    let ended = machine.end().well();
+    assert_eq!(ended.value("got"), "typed");
+}
+
+#[test]
+fn the_source_of_entropy_is_the_kernels() {
+    let work = "
+echo rng $(cat /sys/class/misc/hw_random/rng_current)
+echo bytes $(dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c)
+";
+    let ended = Machine::new("rng").run(work).well();
+    assert_eq!(ended.value("rng"), "virtio_rng.0");
+    assert_eq!(ended.value("bytes"), "256");
+}

@@ -23,6 +23,10 @@ pub enum Kind {
     Net,
     /// A disk.
     Block,
+    /// A console.
+    Console,
+    /// A source of entropy.
+    Rng,
 }
 
 impl Kind {
@@ -32,6 +36,8 @@ impl Kind {
         match self {
             Self::Net => 1,
             Self::Block => 2,
+            Self::Console => 3,
+            Self::Rng => 4,
         }
     }
 
@@ -41,6 +47,8 @@ impl Kind {
         match self {
             Self::Net => [2, 0, 0],
             Self::Block => [1, 0, 0],
+            Self::Console => [7, 0x80, 0],
+            Self::Rng => [0xff, 0, 0],
         }
     }
 }

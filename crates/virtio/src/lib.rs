@@ -15,6 +15,7 @@
 //! What a guest does wrong stops the queue it did it on, sets DEVICE_NEEDS_RESET, and is counted.
 
 pub mod blk;
+pub mod console;
 mod counters;
 pub mod device;
 pub mod interrupt;
@@ -22,6 +23,7 @@ pub mod limit;
 pub mod net;
 pub mod pci;
 pub mod queue;
+pub mod rng;
 pub mod wake;
 pub mod worker;
 

@@ -7,10 +7,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What a thread does, by which the sandbox knows what it may do.
@@ -20,6 +22,10 @@ pub enum Role {
     Net,
     /// Moves blocks.
     Block,
+    /// Writes what a guest says to a file.
+    Console,
+    /// Gives random bytes.
+    Rng,
 }
 
 /// How threads begin.
@@ -45,6 +51,39 @@ impl Default for Threads {
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Threads").finish_non_exhaustive()
+    }
+}
+
+/// Calls `round` at first and whenever one of `kicks` is readable, until `stop` is: for devices
+/// that do at once whatever they can. `round` says whether there may be more.
+///
+/// # Errors
+/// Those of `epoll_create1(2)` and `epoll_ctl(2)`.
+pub(crate) fn serve(
+    stop: &EventFd,
+    kicks: &[&EventFd],
+    mut round: impl FnMut() -> bool,
+) -> io::Result<()> {
+    const STOP: u64 = u64::MAX;
+    let epoll = Epoll::new()?;
+    let fds = kicks.iter().map(|kick| kick.as_raw_fd()).zip(0..);
+    for (fd, token) in fds.chain([(stop.as_raw_fd(), STOP)]) {
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
+    }
+    let mut events = [EpollEvent::default(); 4];
+    loop {
+        let timeout = if round() { 0 } else { -1 };
+        // An interrupted wait is one without events.
+        let count = epoll.wait(timeout, &mut events).unwrap_or(0);
+        for event in &events[..count] {
+            if event.data() == STOP {
+                return Ok(());
+            }
+            if let Some(kick) = kicks.get(event.data() as usize) {
+                // An error means that somebody else has read it.
+                let _ = kick.read();
+            }
+        }
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Cli {
     /// Where the serial port leads
     #[arg(long, value_name = "stdio|FILE", default_value = "stdio")]
     pub serial: String,
+    /// A virtio console (hvc0), and where it leads; with stdio, --serial needs a file
+    #[arg(long, value_name = "stdio|FILE")]
+    pub console: Option<String>,
     /// Report a guest that has not stopped after so long as hung
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,

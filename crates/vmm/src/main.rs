@@ -46,18 +46,23 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, started: Instant) -> anyhow::Result<Report> {
-    let is_stdio = cli.serial == "stdio";
-    let serial = if is_stdio {
-        nix::unistd::dup(std::io::stdout()).map(File::from).context("cannot use standard output")?
-    } else {
-        File::create(&cli.serial)
-            .with_context(|| format!("cannot write the serial port's output to {}", cli.serial))?
+    let takes_input = match (cli.serial.as_str(), cli.console.as_deref()) {
+        ("stdio", Some("stdio")) => {
+            return Err(anyhow!("standard input and output are for one: give --serial a file"));
+        }
+        (_, Some("stdio")) => monitor::Input::Console,
+        ("stdio", _) => monitor::Input::Serial,
+        _ => monitor::Input::Nowhere,
     };
+    let serial = open_output(&cli.serial).context("cannot open the serial port's output")?;
+    let console = cli.console.as_deref().map(open_output).transpose();
+    let console = console.context("cannot open the console's output")?;
     let nics = cli.nics().map_err(|error| anyhow!(error))?;
     let options = monitor::Options {
         timeout: cli.timeout.map(|seconds| Duration::from_secs(seconds.into())),
-        input: is_stdio,
+        input: takes_input,
     };
+    let has_rng = cli.kernel.is_some();
     let config = vm::Config {
         kernel: cli.kernel_file().map_err(|error| anyhow!(error))?,
         memory_mib: cli.memory_mib(),
@@ -69,9 +74,22 @@ fn run(cli: Cli, started: Instant) -> anyhow::Result<Report> {
         root: cli.root,
         nics,
         disks: cli.disk,
+        console,
+        has_rng,
     };
+    monitor::block_signals()?;
     let machine = vm::build(config)?;
     Ok(monitor::run(machine, &options, started)?)
+}
+
+/// Standard output, or a file.
+fn open_output(target: &str) -> anyhow::Result<File> {
+    if target == "stdio" {
+        return nix::unistd::dup(std::io::stdout())
+            .map(File::from)
+            .context("cannot use standard output");
+    }
+    File::create(target).with_context(|| format!("cannot write to {target}"))
 }
 
 /// Opened before the machine runs, so that a report that cannot be written is known at once.

@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
+use vnet_virtio::console::ConsoleInput;
 
 use crate::net::Session;
 use crate::outcome::Outcome;
@@ -40,13 +41,25 @@ fn failed<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> MonitorError 
     move |error| MonitorError { what, source: error.into() }
 }
 
+/// Where what comes on standard input goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Input {
+    /// Nobody reads it.
+    #[default]
+    Nowhere,
+    /// The serial port.
+    Serial,
+    /// The virtio console.
+    Console,
+}
+
 /// What the monitor is to do beside watching.
 #[derive(Debug, Default)]
 pub struct Options {
     /// How long the guest may run.
     pub timeout: Option<Duration>,
-    /// Whether what comes on standard input goes to the serial port.
-    pub input: bool,
+    /// Where what comes on standard input goes to.
+    pub input: Input,
 }
 
 /// What an event on the epoll means.
@@ -58,21 +71,28 @@ const TOKEN_RETRY: u64 = 4;
 /// The first of the sessions with netd.
 const TOKEN_SESSION: u64 = 16;
 
-/// Runs `machine` to its end. `started` is when the process began its work.
+/// The signals that the monitor takes.
+fn watched() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR])
+}
+
+/// Keeps signals for the monitor. To be called before any thread starts, so that all inherit it.
+///
+/// # Errors
+/// Those of `pthread_sigmask(3)`.
+pub fn block_signals() -> Result<(), MonitorError> {
+    watched().thread_block().map_err(failed("block signals"))
+}
+
+/// Runs `machine` to its end; [`block_signals`] was called before it was built. `started` is when the process began its work.
 ///
 /// # Errors
 /// A thread or a descriptor for the watching cannot be made; the guest then has not run, or has
 /// been stopped.
 pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Report, MonitorError> {
-    let Machine { shared, vcpus, fd, sessions, nics, disks } = machine;
+    let Machine { shared, vcpus, fd, sessions, nics, disks, console } = machine;
     kick::install().map_err(failed("install the signal handler"))?;
-    // Blocked before threads start, so that they inherit it, and only the descriptor sees them.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGPWR);
-    signals.thread_block().map_err(failed("block signals"))?;
-    let mut watch = Watch::new(&shared, &signals, options, sessions)?;
+    let mut watch = Watch::new(&shared, options, sessions, console)?;
     let ready = Instant::now();
     let mut threads = Vec::new();
     for vcpu in vcpus {
@@ -130,24 +150,29 @@ struct Watch {
     /// Goes off when netd is to be tried again.
     retry: TimerFd,
     sessions: Vec<Session>,
+    /// Where input goes instead of the serial port.
+    console: Option<Arc<ConsoleInput>>,
 }
 
 impl Watch {
     fn new(
         shared: &Shared,
-        signals: &SigSet,
         options: &Options,
         sessions: Vec<Session>,
+        console: Option<Arc<ConsoleInput>>,
     ) -> Result<Self, MonitorError> {
         let epoll = Epoll::new().map_err(failed("make an epoll"))?;
-        let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(failed("watch for signals"))?;
+        let signals =
+            SignalFd::with_flags(&watched(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+                .map_err(failed("watch for signals"))?;
         let mut limit = TimerFd::new().map_err(failed("make a timer"))?;
         if let Some(timeout) = options.timeout {
             limit.reset(timeout, None).map_err(failed("set a timer"))?;
         }
         let retry = TimerFd::new().map_err(failed("make a timer"))?;
-        let watch = Self { epoll, signals, timeout: options.timeout, limit, retry, sessions };
+        let console = console.filter(|_| options.input == Input::Console);
+        let watch =
+            Self { epoll, signals, timeout: options.timeout, limit, retry, sessions, console };
         for (fd, token) in [
             (shared.ending.event().as_raw_fd(), TOKEN_END),
             (watch.signals.as_raw_fd(), TOKEN_SIGNAL),
@@ -161,7 +186,7 @@ impl Watch {
                 watch.add(fd, token).map_err(failed("watch for netd's events"))?;
             }
         }
-        if options.input {
+        if options.input != Input::Nowhere {
             // A plain file or /dev/null can't be watched: then there is no input.
             let _ = watch.add(libc::STDIN_FILENO, TOKEN_INPUT);
         }
@@ -214,7 +239,10 @@ impl Watch {
         let mut bytes = [0; INPUT];
         match io::stdin().lock().read(&mut bytes) {
             Ok(count) if count > 0 => {
-                shared.board.serial.input(&bytes[..count]);
+                match &self.console {
+                    Some(console) => console.push(&bytes[..count]),
+                    None => shared.board.serial.input(&bytes[..count]),
+                };
             }
             _ => {
                 // The end, or an error: no more input.

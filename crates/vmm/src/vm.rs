@@ -19,9 +19,11 @@ use vnet_types::{DomainName, MacAddr};
 use vnet_virtio::GuestMemory;
 use vnet_virtio::blk::device::BlkConfig;
 use vnet_virtio::blk::{self, BlkDevice};
+use vnet_virtio::console::{ConsoleDevice, ConsoleInput};
 use vnet_virtio::device::VirtioDevice;
 use vnet_virtio::net::Counters;
 use vnet_virtio::pci::{BAR_SIZE, Function, Parts, Platform, VirtioPci};
+use vnet_virtio::rng::RngDevice;
 use vnet_virtio::wake::Wake;
 use vnet_virtio::worker::Threads;
 
@@ -44,6 +46,9 @@ use crate::vcpu::setup::{self, SetupError};
 
 /// Most processors: local APIC ids have 8 bits without x2APIC, and 255 is everyone.
 pub const MOST_CPUS: u8 = 254;
+
+/// Most network cards and disks: each has a slot, as have the bridge, the console and the rng.
+const MOST_CARDS_AND_DISKS: usize = SLOTS - 3;
 
 /// What a machine is to be like.
 #[derive(Debug)]
@@ -68,6 +73,10 @@ pub struct Config {
     pub nics: Vec<NicConfig>,
     /// Disks.
     pub disks: Vec<DiskConfig>,
+    /// Where the output of a virtio console goes, if there is to be one.
+    pub console: Option<File>,
+    /// Whether there is a source of entropy.
+    pub has_rng: bool,
 }
 
 /// A machine that is ready to run.
@@ -85,6 +94,8 @@ pub struct Machine {
     pub nics: Vec<(MacAddr, Arc<Counters>)>,
     /// Image and counters of each disk.
     pub disks: Vec<(PathBuf, Arc<blk::Counters>)>,
+    /// Where to type for the virtio console, if there is one.
+    pub console: Option<Arc<ConsoleInput>>,
 }
 
 /// Why there is no machine.
@@ -146,7 +157,7 @@ pub enum VmError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// There are more devices than places for them.
-    #[error("a machine has {most} network cards and disks at most", most = SLOTS - 1)]
+    #[error("a machine has {MOST_CARDS_AND_DISKS} network cards and disks at most")]
     TooMany,
 }
 
@@ -219,6 +230,16 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
         disks.push((disk.path.clone(), device.counters()));
         devices.push(Box::new(device));
     }
+    let threads = Threads::default();
+    let mut console = None;
+    if let Some(output) = config.console.take() {
+        let device = ConsoleDevice::new(output, &threads)?;
+        console = Some(device.input());
+        devices.push(Box::new(device));
+    }
+    if config.has_rng {
+        devices.push(Box::new(RngDevice::new(&threads)?));
+    }
     let functions = place(devices, &memory, &platform, &wake)?;
     let its_fd = Arc::clone(&fd);
     let sci = Box::new(move |up| {
@@ -241,12 +262,12 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     }
     let ending = Ending::new()?;
     let shared = Arc::new(Shared { board, wake, ending, stop: AtomicBool::new(false) });
-    Ok(Machine { shared, vcpus, fd, sessions, nics, disks })
+    Ok(Machine { shared, vcpus, fd, sessions, nics, disks, console })
 }
 
 /// Gets a tap for each card.
 fn attach_nics(config: &Config) -> Result<Vec<Nic>, VmError> {
-    if config.nics.len() + config.disks.len() >= SLOTS {
+    if config.nics.len() + config.disks.len() > MOST_CARDS_AND_DISKS {
         return Err(VmError::TooMany);
     }
     let numbered = config.nics.iter().zip(0..);
