@@ -11,7 +11,8 @@ use std::{env, thread};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vnet_testkit::{binary, wait_within};
+use vnet_testkit::{Netns, binary, wait_within};
+use vnet_tests::Host;
 
 /// What a guest may take: the VMM's own limit, and ours beyond it, should the VMM itself hang.
 const LIMIT_SECONDS: u32 = 90;
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
     arguments: Vec<String>,
     append: String,
     name: String,
+    /// Where the VMM runs, and under which root netd's sockets are.
+    host: Option<(Netns, PathBuf)>,
 }
 
 impl Machine {
@@ -50,7 +53,14 @@ impl Machine {
             arguments: Vec::new(),
             append: "console=ttyS0 quiet panic=-1".to_owned(),
             name: name.to_owned(),
+            host: None,
         }
+    }
+
+    /// On this host's networks.
+    pub(crate) fn on(mut self, host: &Host) -> Self {
+        self.host = Some((host.ns().clone(), host.root.path().to_owned()));
+        self
     }
 
     pub(crate) fn kernel(mut self, kernel: Kernel) -> Self {
@@ -83,7 +93,14 @@ impl Machine {
             Kernel::BzImage => "vmlinuz",
             Kernel::Elf => "vmlinux",
         });
-        let mut command = Command::new(binary("vnet-vmm"));
+        let mut command = match &self.host {
+            Some((ns, root)) => {
+                let mut command = ns.command(binary("vnet-vmm"));
+                command.arg("--root").arg(root).args(["--name", &self.name]);
+                command
+            }
+            None => Command::new(binary("vnet-vmm")),
+        };
         command
             .arg("--kernel")
             .arg(kernel)

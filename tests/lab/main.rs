@@ -5,3 +5,4 @@
 mod boot;
 mod disk;
 mod machine;
+mod network;

@@ -26,6 +26,7 @@ mod ioctl {
     // linux/if_tun.h
     ioctl_write_int!(tunsetiff, b'T', 202);
     ioctl_write_int!(tunsetoffload, b'T', 208);
+    ioctl_write_int!(tunsetqueue, b'T', 217);
     ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
 }
 
@@ -189,6 +190,37 @@ pub fn set_offloads(queue: BorrowedFd<'_>, offloads: Offloads) -> Result<(), Tap
     unsafe { ioctl::tunsetoffload(queue.as_raw_fd(), libc::c_ulong::from(offloads.bits())) }
         .map_err(|errno| TapError::Set { what: "the offloads", source: errno.into() })?;
     Ok(())
+}
+
+/// Whether frames go through a queue of a tap that has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueState {
+    /// The kernel spreads frames over it.
+    Attached,
+    /// The kernel leaves it out.
+    Detached,
+}
+
+/// Lets the kernel use `queue`, or leave it out. Nothing changes if that is so already.
+///
+/// # Errors
+/// `queue` is no tap, or its tap has one queue only.
+pub fn set_queue(queue: BorrowedFd<'_>, state: QueueState) -> Result<(), TapError> {
+    // linux/if_tun.h
+    const IFF_ATTACH_QUEUE: libc::c_short = 0x0200;
+    const IFF_DETACH_QUEUE: libc::c_short = 0x0400;
+    // SAFETY: ifreq is plain old data, for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_flags = match state {
+        QueueState::Attached => IFF_ATTACH_QUEUE,
+        QueueState::Detached => IFF_DETACH_QUEUE,
+    };
+    // SAFETY: the argument is the address of an ifreq that outlives the call.
+    match unsafe { ioctl::tunsetqueue(queue.as_raw_fd(), &raw mut request as libc::c_ulong) } {
+        // Attached to the state that it is in.
+        Ok(_) | Err(nix::errno::Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(TapError::Set { what: "a queue", source: errno.into() }),
+    }
 }
 
 #[cfg(test)]

@@ -80,8 +80,13 @@ impl Limiter {
 
     /// Takes what an operation of `bytes` bytes costs.
     pub fn take(&self, bytes: u64) {
+        self.take_many(1, bytes);
+    }
+
+    /// Takes what so many operations, of so many bytes in all, cost.
+    pub fn take_many(&self, operations: u64, bytes: u64) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (bucket, cost) in buckets.iter_mut().zip([bytes, 1]) {
+        for (bucket, cost) in buckets.iter_mut().zip([bytes, operations]) {
             if let Some(bucket) = bucket {
                 bucket.tokens -= cost as f64;
             }

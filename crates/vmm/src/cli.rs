@@ -8,8 +8,9 @@ use std::str::FromStr;
 
 use clap::Parser;
 use vnet_types::{DomainName, MacAddr};
+use vnet_virtio::limit::Limits;
 
-use crate::disk::DiskConfig;
+use crate::disk::{DiskConfig, number};
 use crate::net::{NicConfig, Source};
 
 /// The built-in guest's file name.
@@ -44,10 +45,12 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub cpus: u8,
     /// A network card on a network of netd's; may be repeated
-    #[arg(long, value_name = "MODE:NAME[,mac=MAC]")]
+    ///
+    /// Settings: mac=MAC; bps=BYTES, pps=N and burst=MS limit what it sends, and what it receives.
+    #[arg(long, value_name = "MODE:NAME[,SETTING …]")]
     pub net: Vec<NetArgument>,
     /// A network card on a tap that was opened before, with vnet headers; may be repeated
-    #[arg(long, value_name = "N[,mac=MAC]")]
+    #[arg(long, value_name = "N[,SETTING …]")]
     pub tap_fd: Vec<TapArgument>,
     /// A disk; may be repeated
     ///
@@ -87,34 +90,47 @@ pub struct NetArgument(pub NicConfig);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapArgument(pub NicConfig);
 
-/// Splits `TEXT[,mac=MAC]`.
-fn split_mac(text: &str) -> Result<(&str, Option<MacAddr>), String> {
+/// Splits `TEXT[,mac=MAC][,bps=BYTES][,pps=N][,burst=MS]`.
+fn split_settings(text: &str) -> Result<(&str, Option<MacAddr>, Limits), String> {
     let mut parts = text.split(',');
     let first = parts.next().unwrap_or_default();
-    let mut mac = None;
+    let (mut mac, mut limits) = (None, Limits::default());
     for part in parts {
-        let value = part
-            .strip_prefix("mac=")
-            .ok_or_else(|| format!("`{part}` is no setting of a network card: use mac="))?;
-        let parsed: MacAddr = value.parse().map_err(|error| format!("{error}"))?;
-        if parsed.is_multicast() {
-            return Err(format!("{parsed} is a group address: a network card needs its own"));
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        match key {
+            "mac" => {
+                let parsed: MacAddr = value.parse().map_err(|error| format!("{error}"))?;
+                if parsed.is_multicast() {
+                    return Err(format!(
+                        "{parsed} is a group address: a network card needs its own"
+                    ));
+                }
+                mac = Some(parsed);
+            }
+            "bps" => limits.bytes = number(key, value, 1..=u64::MAX)?,
+            "pps" => limits.operations = number(key, value, 1..=u64::MAX)?,
+            "burst" => limits.burst_ms = number(key, value, 1..=600_000)?,
+            _ => {
+                return Err(format!(
+                    "`{part}` is no setting of a network card: use mac=MAC, bps=BYTES, pps=N or \
+                     burst=MS"
+                ));
+            }
         }
-        mac = Some(parsed);
     }
-    Ok((first, mac))
+    Ok((first, mac, limits))
 }
 
 impl FromStr for NetArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (network, mac) = split_mac(text)?;
+        let (network, mac, limits) = split_settings(text)?;
         let (_, name) = network
             .split_once(':')
             .ok_or_else(|| format!("`{network}` lacks its mode: write nat:{network}"))?;
         let name = name.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self(NicConfig { source: Source::Network(name), mac }))
+        Ok(Self(NicConfig { source: Source::Network(name), mac, limits }))
     }
 }
 
@@ -122,9 +138,9 @@ impl FromStr for TapArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, mac) = split_mac(text)?;
+        let (number, mac, limits) = split_settings(text)?;
         let fd: RawFd = number.parse().map_err(|_| format!("`{number}` is no descriptor"))?;
-        Ok(Self(NicConfig { source: Source::Inherited(fd), mac }))
+        Ok(Self(NicConfig { source: Source::Inherited(fd), mac, limits }))
     }
 }
 

@@ -38,7 +38,7 @@ use crate::disk::{self, DiskConfig, DiskError};
 use crate::irq::KvmPlatform;
 use crate::layout;
 use crate::memory::{self, MemoryError};
-use crate::net::backend::{self, NetError, Nic, NicConfig};
+use crate::net::backend::{self, Attached, NetError, Nic, NicConfig, Owner};
 use crate::net::session::Session;
 use crate::outcome::Ending;
 use crate::vcpu::run::{Shared, Vcpu};
@@ -218,7 +218,10 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     fd.register_irqfd(&line, layout::SERIAL_IRQ).map_err(kvm_error("take serial interrupts"))?;
     let serial = SerialPort::new(line, config.serial.take());
     let wake = Arc::new(Wake::default());
-    let mut cards = attach_nics(&config)?;
+    let taps = attach_nics(&config)?;
+    let threads = Threads::default();
+    let mut cards: Vec<Nic> =
+        taps.into_iter().map(|tap| backend::make(tap, &threads)).collect::<io::Result<_>>()?;
     let platform: Arc<dyn Platform> = Arc::new(KvmPlatform::new(Arc::clone(&fd)));
     let sessions = cards.iter_mut().filter_map(|nic| nic.session.take()).collect();
     let nics = cards.iter().map(|nic| (nic.mac, Arc::clone(&nic.counters))).collect();
@@ -230,7 +233,6 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
         disks.push((disk.path.clone(), device.counters()));
         devices.push(Box::new(device));
     }
-    let threads = Threads::default();
     let mut console = None;
     if let Some(output) = config.console.take() {
         let device = ConsoleDevice::new(output, &threads)?;
@@ -266,16 +268,18 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
 }
 
 /// Gets a tap for each card.
-fn attach_nics(config: &Config) -> Result<Vec<Nic>, VmError> {
+fn attach_nics(config: &Config) -> Result<Vec<Attached>, VmError> {
     if config.nics.len() + config.disks.len() > MOST_CARDS_AND_DISKS {
         return Err(VmError::TooMany);
     }
     let numbered = config.nics.iter().zip(0..);
-    let attach = |(nic, number)| backend::attach(nic, number, &config.domain, &config.root);
+    let queues = u16::from(config.cpus).min(USUAL_QUEUES);
+    let owner = Owner { domain: &config.domain, root: &config.root, queues };
+    let attach = |(nic, number)| backend::attach(nic, number, owner);
     Ok(numbered.map(attach).collect::<Result<_, _>>()?)
 }
 
-/// Most queues that a disk gets without being asked.
+/// Most queues that a disk, and pairs of them that a card, gets without being asked.
 const USUAL_QUEUES: u16 = 4;
 
 /// Disk `number`, with a queue for each processor unless told otherwise.

@@ -1,13 +1,19 @@
 //! The control queue (virtio 1.2 §5.1.6.5): commands of the driver, each answered with one byte.
 
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
 use super::counters::{Counters, add};
-use super::device::Link;
+use super::link::Link;
+use super::queues::TapQueues;
 use super::{Progress, ROUND};
+use crate::device::ActiveQueue;
 use crate::interrupt::Interrupt;
 use crate::queue::{Ring, RingError};
 
-/// Bytes of a command that matter: class, command, and a byte of data.
-const COMMAND_BYTES: usize = 3;
+/// Bytes of a command that matter: class, command, and two bytes of data.
+const COMMAND_BYTES: usize = 4;
 /// `VIRTIO_NET_OK` and `VIRTIO_NET_ERR`.
 const OK: u8 = 0;
 const ERR: u8 = 1;
@@ -16,13 +22,26 @@ const ERR: u8 = 1;
 pub struct ControlQueue {
     ring: Ring,
     index: u16,
+    kick: EventFd,
+    link: Arc<Link>,
+    taps: Arc<TapQueues>,
+    /// Pairs that the driver may use.
+    pairs: usize,
 }
 
 impl ControlQueue {
-    /// The queue number `index`.
+    /// The control queue of the card with this cable and tap, of which the driver may use `pairs`
+    /// queues.
     #[must_use]
-    pub fn new(ring: Ring, index: u16) -> Self {
-        Self { ring, index }
+    pub fn new(queue: ActiveQueue, link: Arc<Link>, taps: Arc<TapQueues>, pairs: usize) -> Self {
+        let ActiveQueue { index, ring, kick } = queue;
+        Self { ring, index, kick, link, taps, pairs }
+    }
+
+    /// Readable when the driver has given commands.
+    #[must_use]
+    pub fn kick(&self) -> &EventFd {
+        &self.kick
     }
 
     /// Answers what the driver asks, one round of it.
@@ -31,7 +50,6 @@ impl ControlQueue {
     /// The driver has got something wrong: the queue must not be used any more.
     pub fn process(
         &mut self,
-        link: &Link,
         interrupt: &dyn Interrupt,
         counters: &Counters,
     ) -> Result<Progress, RingError> {
@@ -41,7 +59,9 @@ impl ControlQueue {
         for _ in 0..ROUND {
             if let Some(request) = self.ring.pop_request(&mut command)? {
                 let command = &command[..request.bytes.min(COMMAND_BYTES)];
-                self.ring.answer(&request, obey(command, link))?;
+                let status = self.obey(command);
+                self.ring.answer(&request, status)?;
+                add(&counters.commands, 1);
                 done = true;
             } else if !self.ring.enable_kicks()? {
                 progress = Progress::WaitDriver;
@@ -56,20 +76,31 @@ impl ControlQueue {
         }
         Ok(progress)
     }
-}
 
-/// Does what `command` says, if it is one that we know.
-fn obey(command: &[u8], link: &Link) -> u8 {
-    match command {
-        // §5.1.6.5.1, PROMISC and ALLMULTI: the tap gets what its port on the bridge lets through,
-        // which filters better than we could, and a driver must bear more than it asked for.
-        [0, 0 | 1, 0 | 1] => OK,
-        // §5.1.6.5.4, ANNOUNCE_ACK.
-        [3, 0, ..] => {
-            link.announced();
-            OK
+    /// Does what `command` says, if it is one that we know.
+    fn obey(&self, command: &[u8]) -> u8 {
+        match command {
+            // §5.1.6.5.1, PROMISC and ALLMULTI: the tap gets what its port on the bridge lets
+            // through, which filters better than we could, and a driver must bear more than it
+            // asked for.
+            [0, 0 | 1, 0 | 1] => OK,
+            // §5.1.6.5.4, ANNOUNCE_ACK.
+            [3, 0, ..] => {
+                self.link.announced();
+                OK
+            }
+            // §5.1.6.5.6.1, VQ_PAIRS_SET.
+            [4, 0, low, high] => {
+                let pairs = usize::from(u16::from_le_bytes([*low, *high]));
+                if (1..=self.pairs).contains(&pairs) {
+                    self.taps.use_pairs(pairs);
+                    OK
+                } else {
+                    ERR
+                }
+            }
+            _ => ERR,
         }
-        _ => ERR,
     }
 }
 
@@ -80,9 +111,15 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
-    use crate::testing::{BUFFERS, Driver, NEXT, Recorder, WRITE, memory};
+    use crate::testing::{BUFFERS, Driver, NEXT, Recorder, WRITE, memory, tap};
 
     const ANSWER: u64 = BUFFERS + 0x1000;
+
+    fn control(ring: Ring) -> ControlQueue {
+        let queue = ActiveQueue { index: 2, ring, kick: EventFd::new(0).unwrap() };
+        let taps = Arc::new(TapQueues::new(vec![tap().0]));
+        ControlQueue::new(queue, Arc::new(Link::new(1500, true)), taps, 2)
+    }
 
     /// Offers `command` and room for an answer; returns what came of it, and the answer.
     fn ask(command: &[u8]) -> (Result<Progress, RingError>, u8) {
@@ -94,8 +131,8 @@ mod tests {
         driver.descriptor(1, ANSWER, 1, WRITE, 0);
         driver.offer(0);
         let recorder = Recorder::default();
-        let mut queue = ControlQueue::new(driver.ring(), 2);
-        let progress = queue.process(&Link::new(1500, true), &recorder, &Counters::default());
+        let mut queue = control(driver.ring());
+        let progress = queue.process(&recorder, &Counters::default());
         assert_eq!(driver.used(), [(0, 1)]);
         assert_eq!(recorder.used.load(Ordering::SeqCst), 1);
         (progress, memory.read_obj(GuestAddress(ANSWER)).unwrap())
@@ -107,7 +144,10 @@ mod tests {
             assert_eq!(ask(&command), (Ok(Progress::WaitDriver), OK));
         }
         assert_eq!(ask(&[3, 0]).1, OK);
-        for command in [&[][..], &[0], &[0, 0], &[0, 0, 2], &[4, 0, 2, 0], &[0xff; 64]] {
+        assert_eq!(ask(&[4, 0, 2, 0]).1, OK);
+        for command in
+            [&[][..], &[0], &[0, 0], &[0, 0, 2], &[4, 0, 3, 0], &[4, 0, 0, 0], &[0xff; 64]]
+        {
             assert_eq!(ask(command).1, ERR, "{command:?}");
         }
     }
@@ -118,9 +158,8 @@ mod tests {
         for flags in [0, WRITE] {
             let mut driver = Driver::new(&memory);
             driver.chain(&[(BUFFERS, if flags == 0 { 3 } else { 0 })], flags);
-            let mut queue = ControlQueue::new(driver.ring(), 2);
-            let result =
-                queue.process(&Link::new(1500, true), &Recorder::default(), &Counters::default());
+            let mut queue = control(driver.ring());
+            let result = queue.process(&Recorder::default(), &Counters::default());
             assert_eq!(result, Err(RingError::Chain));
         }
     }
@@ -132,9 +171,8 @@ mod tests {
         driver.descriptor(0, ANSWER, 1, WRITE | NEXT, 1);
         driver.descriptor(1, BUFFERS, 3, 0, 0);
         driver.offer(0);
-        let mut queue = ControlQueue::new(driver.ring(), 2);
-        let link = Link::new(1500, true);
-        let result = queue.process(&link, &Recorder::default(), &Counters::default());
+        let mut queue = control(driver.ring());
+        let result = queue.process(&Recorder::default(), &Counters::default());
         assert_eq!(result, Err(RingError::Direction));
     }
 }

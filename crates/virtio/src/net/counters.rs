@@ -18,9 +18,11 @@ counters! {
     tx_bytes,
     /// Frames that the tap refused, or that were sent while the link was down.
     tx_dropped,
-    /// Kicks by the guest, of both queues.
+    /// Commands that the guest gave through its control queue.
+    commands,
+    /// Kicks by the guest, of all queues.
     kicks,
-    /// Interrupts that the guest wanted, of both queues.
+    /// Interrupts that the guest wanted, of all queues.
     interrupts,
     /// Queues stopped because of what the guest did.
     malformed,

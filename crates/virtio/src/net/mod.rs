@@ -5,13 +5,16 @@
 //! tap → readv → iovecs into guest memory → rx ring → driver
 //! ```
 //!
-//! [`device`] is the card: features, configuration, the link. A [`worker`] thread serves one pair
-//! of queues, [`rx`] and [`tx`], and the [`control`] queue through one epoll; frames go straight between guest memory and
-//! the tap, together with their `virtio_net_hdr`, which the tap understands.
+//! [`device`] is the card: features, configuration; [`link`] its cable. A [`worker`] thread serves
+//! one pair of queues, [`rx`] and [`tx`], on a queue of the tap ([`queues`]); the first one serves
+//! the [`control`] queue as well. Frames go straight between guest memory and the tap, together
+//! with their `virtio_net_hdr`, which the tap understands.
 
 pub mod control;
 pub mod counters;
 pub mod device;
+pub mod link;
+pub mod queues;
 pub mod rx;
 pub mod tx;
 pub mod worker;
@@ -20,7 +23,8 @@ pub mod worker;
 mod tests;
 
 pub use counters::{Counters, Figures};
-pub use device::{Link, NetDevice};
+pub use device::{NetConfig, NetDevice};
+pub use link::Link;
 
 /// Features of network cards (virtio 1.2 §5.1.3).
 pub mod feature {
@@ -54,6 +58,14 @@ pub mod feature {
     pub const CTRL_RX: u64 = 1 << 18;
     /// The driver announces itself to the network when asked to.
     pub const GUEST_ANNOUNCE: u64 = 1 << 21;
+    /// There are several pairs of queues.
+    pub const MQ: u64 = 1 << 22;
+    /// The driver takes UDP over IPv4 unsegmented.
+    pub const GUEST_USO4: u64 = 1 << 54;
+    /// The driver takes UDP over IPv6 unsegmented.
+    pub const GUEST_USO6: u64 = 1 << 55;
+    /// The device takes UDP unsegmented.
+    pub const HOST_USO: u64 = 1 << 56;
 }
 
 /// What became of a round of work on a queue.

@@ -60,6 +60,8 @@ pub struct RxQueue {
     spill: Vec<u8>,
     /// Bytes of the frame that waits in `spill`, or 0.
     waiting: usize,
+    /// Frames and bytes since this was last asked for.
+    moved: (u64, u64),
 }
 
 /// What came of reading.
@@ -83,7 +85,13 @@ impl RxQueue {
             room: 0,
             spill: vec![0; LARGEST],
             waiting: 0,
+            moved: (0, 0),
         }
+    }
+
+    /// Frames and bytes that were received since this was last called.
+    pub fn take_moved(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.moved)
     }
 
     /// Gives frames from the tap to the driver, one round of them. They are dropped while the
@@ -139,7 +147,10 @@ impl RxQueue {
                 }
             };
             self.give(frame)?;
-            add(&counters.rx_bytes, frame.saturating_sub(VNET_HDR_LEN) as u64);
+            let bytes = frame.saturating_sub(VNET_HDR_LEN) as u64;
+            add(&counters.rx_bytes, bytes);
+            self.moved.0 += 1;
+            self.moved.1 += bytes;
             given += 1;
             if given % BATCH == 0 {
                 self.ring.publish()?;

@@ -18,13 +18,20 @@ pub struct TxQueue {
     ring: Ring,
     index: u16,
     parts: Vec<libc::iovec>,
+    /// Frames and bytes since this was last asked for.
+    moved: (u64, u64),
 }
 
 impl TxQueue {
     /// The queue number `index`.
     #[must_use]
     pub fn new(ring: Ring, index: u16) -> Self {
-        Self { ring, index, parts: Vec::with_capacity(MAX_PARTS) }
+        Self { ring, index, parts: Vec::with_capacity(MAX_PARTS), moved: (0, 0) }
+    }
+
+    /// Frames and bytes that were sent since this was last called.
+    pub fn take_moved(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.moved)
     }
 
     /// Sends what the driver has made available, one round of it. Frames are dropped while the
@@ -60,8 +67,11 @@ impl TxQueue {
             }
             match if is_up { write(tap, &self.parts) } else { Outcome::Refused } {
                 Outcome::Done => {
+                    let bytes = chain.bytes.saturating_sub(VNET_HDR_LEN) as u64;
                     add(&counters.tx_frames, 1);
-                    add(&counters.tx_bytes, chain.bytes.saturating_sub(VNET_HDR_LEN) as u64);
+                    add(&counters.tx_bytes, bytes);
+                    self.moved.0 += 1;
+                    self.moved.1 += bytes;
                 }
                 Outcome::Later => {
                     self.ring.put_back();

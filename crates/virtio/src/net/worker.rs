@@ -4,8 +4,9 @@
 //! direction that waits costs nothing.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -13,11 +14,13 @@ use vmm_sys_util::eventfd::EventFd;
 use super::Progress;
 use super::control::ControlQueue;
 use super::counters::{Counters, add};
-use super::device::Link;
+use super::link::Link;
+use super::queues::TapQueues;
 use super::rx::{RxMode, RxQueue};
 use super::tx::TxQueue;
 use crate::device::ActiveQueue;
 use crate::interrupt::Interrupt;
+use crate::limit::Limiter;
 use crate::queue::RingError;
 
 /// What an event on the epoll means.
@@ -27,26 +30,28 @@ const TOKEN_RX: u64 = 2;
 const TOKEN_TX: u64 = 3;
 const TOKEN_CONTROL: u64 = 4;
 
-/// What a queue pair's thread needs.
-pub struct Worker {
+/// A pair of queues that a driver uses.
+pub struct Job {
     /// The queue that the driver receives from.
     pub rx: ActiveQueue,
     /// The queue that the driver sends to.
     pub tx: ActiveQueue,
-    /// The control queue, if the driver uses it.
-    pub control: Option<ActiveQueue>,
+    /// The control queue, if this thread serves it.
+    pub control: Option<ControlQueue>,
     /// How to receive.
     pub mode: RxMode,
-    /// The tap.
-    pub tap: Arc<OwnedFd>,
+    /// The tap, and which of its queues is this pair's.
+    pub taps: Arc<TapQueues>,
+    /// See `taps`.
+    pub pair: usize,
     /// Whether frames go through.
     pub link: Arc<Link>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What the card may send, and receive.
+    pub limiters: [Option<Arc<Limiter>>; 2],
     /// How to call the driver.
     pub interrupt: Arc<dyn Interrupt>,
-    /// Readable when the thread is to end.
-    pub stop: EventFd,
 }
 
 /// The state of one of the queues.
@@ -87,82 +92,108 @@ impl Direction {
     }
 }
 
-impl Worker {
-    /// An epoll over all that the thread waits for.
-    ///
-    /// # Errors
-    /// Those of `epoll_create1(2)` and `epoll_ctl(2)`.
-    pub fn epoll(&self) -> io::Result<Epoll> {
-        let epoll = Epoll::new()?;
-        let edges = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
-        for (fd, events, token) in [
-            (self.stop.as_raw_fd(), EventSet::IN, TOKEN_STOP),
-            (self.rx.kick.as_raw_fd(), EventSet::IN, TOKEN_RX),
-            (self.tx.kick.as_raw_fd(), EventSet::IN, TOKEN_TX),
-            (self.tap.as_raw_fd(), edges, TOKEN_TAP),
-        ] {
-            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))?;
-        }
-        if let Some(control) = &self.control {
-            let event = EpollEvent::new(EventSet::IN, TOKEN_CONTROL);
-            epoll.ctl(ControlOperation::Add, control.kick.as_raw_fd(), event)?;
-        }
-        Ok(epoll)
+/// An epoll over all that the thread waits for.
+fn watch(job: &Job, tap: BorrowedFd<'_>, stop: &EventFd) -> io::Result<Epoll> {
+    let epoll = Epoll::new()?;
+    let edges = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
+    for (fd, events, token) in [
+        (stop.as_raw_fd(), EventSet::IN, TOKEN_STOP),
+        (job.rx.kick.as_raw_fd(), EventSet::IN, TOKEN_RX),
+        (job.tx.kick.as_raw_fd(), EventSet::IN, TOKEN_TX),
+        (tap.as_raw_fd(), edges, TOKEN_TAP),
+    ] {
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))?;
     }
+    if let Some(control) = &job.control {
+        let event = EpollEvent::new(EventSet::IN, TOKEN_CONTROL);
+        epoll.ctl(ControlOperation::Add, control.kick().as_raw_fd(), event)?;
+    }
+    Ok(epoll)
+}
 
-    /// Moves frames until told to stop.
-    pub fn run(self, epoll: &Epoll) {
-        let Self { rx, tx, control, mode, tap, link, counters, interrupt, stop: _ } = self;
-        let mut receive = RxQueue::new(rx.ring, rx.index, mode);
-        let mut transmit = TxQueue::new(tx.ring, tx.index);
-        let mut control =
-            control.map(|queue| (ControlQueue::new(queue.ring, queue.index), queue.kick));
-        let (mut rx_state, mut tx_state) = (Direction::Ready, Direction::Ready);
-        let mut control_state = Direction::Ready;
-        let mut events = [EpollEvent::default(); 4];
-        loop {
-            let (tap, interrupt) = (tap.as_fd(), &*interrupt);
-            if rx_state == Direction::Ready {
-                let result = receive.process(tap, link.is_up(), interrupt, &counters);
-                rx_state = Direction::after(result, &counters, interrupt);
-            }
-            if tx_state == Direction::Ready {
-                let result = transmit.process(tap, link.is_up(), interrupt, &counters);
-                tx_state = Direction::after(result, &counters, interrupt);
-            }
-            if let Some((queue, _)) = &mut control
-                && control_state == Direction::Ready
-            {
-                let result = queue.process(&link, interrupt, &counters);
-                control_state = Direction::after(result, &counters, interrupt);
-            }
-            let is_busy = [rx_state, tx_state].contains(&Direction::Ready)
-                || (control.is_some() && control_state == Direction::Ready);
-            let timeout = if is_busy { 0 } else { -1 };
-            // An interrupted wait is one without events.
-            let count = epoll.wait(timeout, &mut events).unwrap_or(0);
-            for event in &events[..count] {
-                match event.data() {
-                    TOKEN_TAP => {
-                        rx_state.wake(Direction::WaitsTap);
-                        tx_state.wake(Direction::WaitsTap);
-                    }
-                    TOKEN_RX => {
-                        drain(&rx.kick, &counters);
-                        rx_state.wake(Direction::WaitsDriver);
-                    }
-                    TOKEN_TX => {
-                        drain(&tx.kick, &counters);
-                        tx_state.wake(Direction::WaitsDriver);
-                    }
-                    TOKEN_CONTROL => {
-                        if let Some((_, kick)) = &control {
-                            drain(kick, &counters);
-                        }
-                        control_state.wake(Direction::WaitsDriver);
-                    }
-                    _ => return,
+/// What a limit leaves of a round: none, and how long that lasts.
+fn held(limiter: Option<&Limiter>, until: &mut Option<Duration>) -> bool {
+    let Some(wait) = limiter.map(|limiter| limiter.wait(Instant::now())) else { return false };
+    if wait.is_zero() {
+        return false;
+    }
+    *until = Some(until.map_or(wait, |other| other.min(wait)));
+    true
+}
+
+fn pay(limiter: Option<&Limiter>, (frames, bytes): (u64, u64)) {
+    if let Some(limiter) = limiter {
+        limiter.take_many(frames, bytes);
+    }
+}
+
+/// Moves frames until `stop` is readable.
+pub fn run(job: Job, stop: &EventFd) {
+    let taps = Arc::clone(&job.taps);
+    let Some(tap) = taps.get(job.pair) else { return };
+    let Ok(epoll) = watch(&job, tap, stop) else {
+        job.interrupt.needs_reset();
+        return;
+    };
+    let Job { rx, tx, mut control, mode, link, counters, limiters, interrupt, .. } = job;
+    let [limit_tx, limit_rx] = [limiters[0].as_deref(), limiters[1].as_deref()];
+    let mut receive = RxQueue::new(rx.ring, rx.index, mode);
+    let mut transmit = TxQueue::new(tx.ring, tx.index);
+    let (mut rx_state, mut tx_state) = (Direction::Ready, Direction::Ready);
+    let mut control_state = Direction::Ready;
+    let mut events = [EpollEvent::default(); 5];
+    let interrupt = &*interrupt;
+    loop {
+        let mut wait = None;
+        let mut is_busy = false;
+        if rx_state == Direction::Ready && !held(limit_rx, &mut wait) {
+            let result = receive.process(tap, link.is_up(), interrupt, &counters);
+            pay(limit_rx, receive.take_moved());
+            rx_state = Direction::after(result, &counters, interrupt);
+            is_busy |= rx_state == Direction::Ready;
+        }
+        if tx_state == Direction::Ready && !held(limit_tx, &mut wait) {
+            let result = transmit.process(tap, link.is_up(), interrupt, &counters);
+            pay(limit_tx, transmit.take_moved());
+            tx_state = Direction::after(result, &counters, interrupt);
+            is_busy |= tx_state == Direction::Ready;
+        }
+        if let Some(queue) = &mut control
+            && control_state == Direction::Ready
+        {
+            let result = queue.process(interrupt, &counters);
+            control_state = Direction::after(result, &counters, interrupt);
+            is_busy |= control_state == Direction::Ready;
+        }
+        let timeout = match wait {
+            _ if is_busy => 0,
+            // Rounded up, so that the time has come when the wait ends.
+            Some(wait) => i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX),
+            None => -1,
+        };
+        // An interrupted wait is one without events.
+        let count = epoll.wait(timeout, &mut events).unwrap_or(0);
+        for event in &events[..count] {
+            match event.data() {
+                TOKEN_TAP => {
+                    rx_state.wake(Direction::WaitsTap);
+                    tx_state.wake(Direction::WaitsTap);
                 }
+                TOKEN_RX => {
+                    drain(&rx.kick, &counters);
+                    rx_state.wake(Direction::WaitsDriver);
+                }
+                TOKEN_TX => {
+                    drain(&tx.kick, &counters);
+                    tx_state.wake(Direction::WaitsDriver);
+                }
+                TOKEN_CONTROL => {
+                    if let Some(control) = &control {
+                        drain(control.kick(), &counters);
+                    }
+                    control_state.wake(Direction::WaitsDriver);
+                }
+                _ => return,
             }
         }
     }

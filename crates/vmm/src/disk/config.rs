@@ -113,7 +113,14 @@ fn is_printable(text: &str) -> bool {
 }
 
 /// A number in `range`, perhaps with K, M, G or T behind it.
-fn number(key: &str, text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+///
+/// # Errors
+/// It is none, or out of bounds.
+pub(crate) fn number(
+    key: &str,
+    text: &str,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<u64, String> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, ""),

@@ -11,5 +11,6 @@ mod config;
 mod open;
 mod qcow2;
 
+pub(crate) use config::number;
 pub use config::{DiskConfig, Format};
 pub use open::{DiskError, open};

@@ -1,12 +1,15 @@
 //! Getting the taps.
 
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vnet_api::ports::{PortConnection, PortError, Request};
-use vnet_types::{DomainName, MacAddr, NetworkName};
-use vnet_virtio::net::{Counters, Link, NetDevice};
+use vnet_types::{DomainName, IfName, MacAddr, NetworkName};
+use vnet_virtio::limit::Limits;
+use vnet_virtio::net::{Counters, NetConfig, NetDevice};
+use vnet_virtio::worker::Threads;
 
 use super::session::Session;
 
@@ -31,6 +34,8 @@ pub struct NicConfig {
     pub source: Source,
     /// Its address; derived from the domain's name and the card's number if None.
     pub mac: Option<MacAddr>,
+    /// What it may send, and receive, in a second.
+    pub limits: Limits,
 }
 
 /// Why there is no tap.
@@ -53,14 +58,25 @@ pub enum NetError {
     NotOpen(RawFd),
 }
 
+/// A card's tap, and what is known of it.
+pub struct Attached {
+    /// The card's address.
+    pub mac: MacAddr,
+    /// The tap's queues.
+    taps: Vec<OwnedFd>,
+    mtu: u16,
+    is_up: bool,
+    limits: Limits,
+    /// The connection to netd, if it gave the tap: port and socket.
+    connection: Option<(PortConnection, IfName, PathBuf)>,
+}
+
 /// A card and what there is to it beside the device.
 pub struct Nic {
     /// The device.
     pub device: NetDevice,
     /// Its address.
     pub mac: MacAddr,
-    /// Its cable.
-    pub link: Arc<Link>,
     /// What it counts.
     pub counters: Arc<Counters>,
     /// The connection that keeps us informed, if netd gave the tap.
@@ -73,42 +89,61 @@ pub fn derived_mac(domain: &DomainName, number: u8) -> MacAddr {
     MacAddr::derived(&format!("domain/{domain}/nic/{number}"), 0)
 }
 
-/// Makes card `number` of `domain`. `root` is where netd's paths begin.
+/// Who asks for a tap.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The domain's name.
+    pub domain: &'a DomainName,
+    /// Where netd's paths begin.
+    pub root: &'a Path,
+    /// Pairs of queues that its cards can use.
+    pub queues: u16,
+}
+
+/// Gets the tap of card `number` of `owner`.
 ///
 /// # Errors
 /// See [`NetError`].
-pub fn attach(
-    config: &NicConfig,
-    number: u8,
-    domain: &DomainName,
-    root: &Path,
-) -> Result<Nic, NetError> {
-    let mac = config.mac.unwrap_or_else(|| derived_mac(domain, number));
-    let (tap, mtu, link_up, session) = match &config.source {
-        Source::Inherited(fd) => (inherited(*fd)?, USUAL_MTU, true, None),
-        Source::Network(network) => {
-            let socket: PathBuf = root.join(PORT_SOCKET);
-            let request = Request::Attach {
-                network: network.clone(),
-                domain: domain.clone(),
-                nic: number,
-                mac,
-                queues: 1,
-            };
-            let failed = |source| NetError::Port { network: network.clone(), source };
-            let (connection, port, taps) =
-                PortConnection::open(&socket, &request).map_err(failed)?;
-            let no_tap = || NetError::NoTap(network.clone());
-            let tap = taps.into_iter().next().ok_or_else(no_tap)?;
-            let (mtu, link_up) = (port.mtu, port.link_up);
-            (tap, mtu, link_up, Some((connection, port.name, socket)))
+pub fn attach(config: &NicConfig, number: u8, owner: Owner<'_>) -> Result<Attached, NetError> {
+    let mac = config.mac.unwrap_or_else(|| derived_mac(owner.domain, number));
+    let limits = config.limits;
+    let network = match &config.source {
+        Source::Inherited(fd) => {
+            let taps = vec![inherited(*fd)?];
+            let (mtu, is_up, connection) = (USUAL_MTU, true, None);
+            return Ok(Attached { mac, taps, mtu, is_up, limits, connection });
         }
+        Source::Network(network) => network,
     };
-    let device = NetDevice::new(mac, tap, mtu, link_up);
+    let socket: PathBuf = owner.root.join(PORT_SOCKET);
+    let request = Request::Attach {
+        network: network.clone(),
+        domain: owner.domain.clone(),
+        nic: number,
+        mac,
+        queues: owner.queues,
+    };
+    let failed = |source| NetError::Port { network: network.clone(), source };
+    let (connection, port, taps) = PortConnection::open(&socket, &request).map_err(failed)?;
+    if taps.is_empty() {
+        return Err(NetError::NoTap(network.clone()));
+    }
+    let (mtu, is_up) = (port.mtu, port.link_up);
+    let connection = Some((connection, port.name, socket));
+    Ok(Attached { mac, taps, mtu, is_up, limits, connection })
+}
+
+/// The card for a tap.
+///
+/// # Errors
+/// The host has no threads or descriptors left.
+pub fn make(attached: Attached, threads: &Threads) -> io::Result<Nic> {
+    let Attached { mac, taps, mtu, is_up, limits, connection } = attached;
+    let threads = threads.clone();
+    let device = NetDevice::new(NetConfig { mac, taps, mtu, is_up, limits, threads })?;
     let link = device.link();
-    let session =
-        session.map(|(open, port, socket)| Session::new(open, port, socket, Arc::clone(&link)));
-    Ok(Nic { mac, link, counters: device.counters(), device, session })
+    let session = connection.map(|(open, port, socket)| Session::new(open, port, socket, link));
+    Ok(Nic { mac, counters: device.counters(), device, session })
 }
 
 fn inherited(fd: RawFd) -> Result<OwnedFd, NetError> {

@@ -1,16 +1,26 @@
 //! The card with its worker running.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
 use crate::GuestMemory;
+use crate::interrupt::Interrupt;
 use crate::queue::{QueueConfig, Ring};
 use crate::testing::{BUFFERS, Driver, MEMORY, QUEUE, SIZE, memory, receive, tap};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 1, 2, 3]);
+/// A card with one pair of queues, on a socket.
+fn card(near: OwnedFd, mtu: u16) -> NetDevice {
+    let (limits, threads) = (Limits::default(), Threads::default());
+    NetDevice::new(NetConfig { mac: MAC, taps: vec![near], mtu, is_up: true, limits, threads })
+        .unwrap()
+}
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the card said.
@@ -75,7 +85,7 @@ fn start(card: &mut NetDevice, memory: &GuestMemory, tx: Ring) -> (EventFd, Rece
 #[test]
 fn a_kick_sends_a_frame_and_a_reset_stops_the_worker() {
     let (memory, (near, far)) = (memory(), tap());
-    let mut card = NetDevice::new(MAC, near, 1500, true);
+    let mut card = card(near, 1500);
     let mut driver = Driver::new(&memory);
     let (kick, said) = start(&mut card, &memory, driver.ring());
     driver.chain(&[(BUFFERS, 72)], 0);
@@ -97,7 +107,7 @@ fn a_kick_sends_a_frame_and_a_reset_stops_the_worker() {
 #[test]
 fn a_malformed_chain_stops_its_queue_and_is_counted_once() {
     let (memory, (near, _far)) = (memory(), tap());
-    let mut card = NetDevice::new(MAC, near, 1500, true);
+    let mut card = card(near, 1500);
     let counters = card.counters();
     let mut driver = Driver::new(&memory);
     driver.chain(&[(MEMORY, 72)], 0);
@@ -112,7 +122,7 @@ fn a_malformed_chain_stops_its_queue_and_is_counted_once() {
 #[test]
 fn pulling_the_cable_is_told_once_and_shows_in_the_configuration() {
     let (memory, (near, _far)) = (memory(), tap());
-    let mut card = NetDevice::new(MAC, near, 1400, true);
+    let mut card = card(near, 1400);
     let mut config = [0; 14];
     card.read_config(0, &mut config);
     assert_eq!(config, [0x52, 0x54, 0, 1, 2, 3, 1, 0, 0, 0, 0x78, 0x05, 0, 0]);
@@ -135,7 +145,7 @@ fn pulling_the_cable_is_told_once_and_shows_in_the_configuration() {
 #[test]
 fn a_change_between_the_drivers_look_and_its_start_is_told_at_the_start() {
     let (memory, (near, _far)) = (memory(), tap());
-    let mut card = NetDevice::new(MAC, near, 1500, true);
+    let mut card = card(near, 1500);
     card.read_config(6, &mut [0; 2]);
     card.link().set_up(false);
     let driver = Driver::new(&memory);
@@ -146,7 +156,7 @@ fn a_change_between_the_drivers_look_and_its_start_is_told_at_the_start() {
 #[test]
 fn an_mtu_shows_from_the_next_start_on() {
     let (near, _far) = tap();
-    let mut card = NetDevice::new(MAC, near, 1500, true);
+    let mut card = card(near, 1500);
     card.link().set_mtu(1280);
     let mut mtu = [0; 2];
     card.read_config(10, &mut mtu);
