@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use vnet_api::client::{Client, ClientError, Guests, Run};
-use vnet_api::model::{AnyNetwork, Changed, CreateNetwork, ErrorKind, Lease, Network};
+use vnet_api::model::{AnyNetwork, Changed, CreateIpv6, CreateNetwork, ErrorKind, Lease, Network};
 use vnet_api::paths::Paths;
 use vnet_testkit::{Lan, Netd, Netns};
 use vnet_types::{Mode, NetworkName};
@@ -24,7 +24,16 @@ impl Host {
     /// A host without a netd.
     #[expect(clippy::new_without_default, reason = "a host is no plain value")]
     pub fn new() -> Self {
-        let host = Self { lan: Lan::new(), root: tempfile::tempdir().unwrap() };
+        Self::with(Lan::new())
+    }
+
+    /// A host without a netd, with IPv6 on its uplink and outside.
+    pub fn dual_stack() -> Self {
+        Self::with(Lan::dual_stack())
+    }
+
+    fn with(lan: Lan) -> Self {
+        let host = Self { lan, root: tempfile::tempdir().unwrap() };
         std::fs::write(host.resolv_conf(), format!("nameserver {}\n", Lan::SERVER)).unwrap();
         host
     }
@@ -127,12 +136,19 @@ pub fn request(mode: Mode, name: &str) -> CreateNetwork {
         bridge: None,
         uplink: None,
         mtu: None,
+        ipv6: None,
     }
 }
 
 /// A request for a NAT network.
 pub fn nat(name: &str) -> CreateNetwork {
     request(Mode::Nat, name)
+}
+
+/// A request for a network in this mode with IPv6, of this prefix.
+pub fn request6(mode: Mode, name: &str, prefix: &str) -> CreateNetwork {
+    let ipv6 = CreateIpv6 { prefix: Some(prefix.parse().unwrap()), ..CreateIpv6::default() };
+    CreateNetwork { ipv6: Some(ipv6), ..request(mode, name) }
 }
 
 /// Runs a future to its end.

@@ -35,7 +35,7 @@ fn a_guest_gets_its_address_and_its_name_and_the_outside() {
     guest.wait_for("done ok");
 
     let leases = host.leases();
-    assert_eq!((leases[0].address, leases[0].hostname.as_deref()), (web, Some("web")));
+    assert_eq!((leases[0].address, leases[0].hostname.as_deref()), (web.into(), Some("web")));
     let network = host.network("default");
     assert_eq!(network.ports[0].domain.as_str(), "web");
     assert_eq!(network.ports[0].mac, leases[0].mac);

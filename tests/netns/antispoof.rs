@@ -15,8 +15,8 @@ use vnet_types::MacAddr;
 
 use vnet_tests::{Host, nat, network, wait};
 
-const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 9]);
-const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
+pub(crate) const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 9]);
+pub(crate) const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 122, 1);
 const ALL: Ipv4Addr = Ipv4Addr::BROADCAST;
 const NONE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const HEADER: usize = 12;
 
 /// A guest of one port, which does nothing by itself.
-struct Guest {
+pub(crate) struct Guest {
     _connection: PortConnection,
     port: Port,
     queue: OwnedFd,
@@ -34,7 +34,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn attach(host: &Host, domain: &str, mac: MacAddr) -> Self {
+    pub(crate) fn attach(host: &Host, domain: &str, mac: MacAddr) -> Self {
         let request = Request::Attach {
             network: network("default"),
             domain: domain.parse().unwrap(),
@@ -47,7 +47,7 @@ impl Guest {
         Self { _connection: connection, port, queue: queues.remove(0), mac }
     }
 
-    fn send(&self, frame: &[u8]) {
+    pub(crate) fn send(&self, frame: &[u8]) {
         let bytes = [&[0; HEADER][..], frame].concat();
         assert_eq!(nix::unistd::write(&self.queue, &bytes).unwrap(), bytes.len());
     }
@@ -63,7 +63,7 @@ impl Guest {
         Some(bytes[HEADER..length].to_vec())
     }
 
-    fn wait_for<T>(&self, what: &str, read: impl Fn(&[u8]) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, what: &str, read: impl Fn(&[u8]) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.receive(deadline).unwrap_or_else(|| panic!("no {what}"));
@@ -74,7 +74,7 @@ impl Guest {
     }
 
     /// Whether `frame` comes through to `observer`. A probe that always does follows it.
-    fn reaches(&self, observer: &Self, frame: &[u8]) -> bool {
+    pub(crate) fn reaches(&self, observer: &Self, frame: &[u8]) -> bool {
         let marker = Arp::request(self.mac, NONE, Ipv4Addr::new(192, 168, 122, 250));
         self.send(frame);
         self.send(&marker.frame(MacAddr::BROADCAST, self.mac));
@@ -90,12 +90,12 @@ impl Guest {
     }
 
     #[track_caller]
-    fn passes(&self, observer: &Self, what: &str, frame: &[u8]) {
+    pub(crate) fn passes(&self, observer: &Self, what: &str, frame: &[u8]) {
         assert!(self.reaches(observer, frame), "{what} was dropped");
     }
 
     #[track_caller]
-    fn is_stopped(&self, observer: &Self, what: &str, frame: &[u8]) {
+    pub(crate) fn is_stopped(&self, observer: &Self, what: &str, frame: &[u8]) {
         assert!(!self.reaches(observer, frame), "{what} came through");
     }
 
@@ -123,7 +123,7 @@ fn seen_in(came: &[u8], sent: &[u8]) -> bool {
 }
 
 /// A host with a network, and two guests on it that have no address yet.
-fn two_guests(host: &Host) -> (Guest, Guest) {
+pub(crate) fn two_guests(host: &Host) -> (Guest, Guest) {
     let ports = (Guest::attach(host, "web", MAC), Guest::attach(host, "other", OTHER));
     // Else reports of group membership go to queriers only.
     host.ns().run("ip link set virbr0 type bridge mcast_snooping 0".split(' '));
@@ -172,17 +172,17 @@ fn announcement(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
     Arp::request(mac, address, address).frame(MacAddr::BROADCAST, MAC)
 }
 
-fn group(address: Ipv6Addr) -> (MacAddr, Ipv6Addr) {
+pub(crate) fn group(address: Ipv6Addr) -> (MacAddr, Ipv6Addr) {
     let [.., a, b, c, d] = address.octets();
     (MacAddr([0x33, 0x33, a, b, c, d]), address)
 }
 
-fn all_nodes() -> (MacAddr, Ipv6Addr) {
+pub(crate) fn all_nodes() -> (MacAddr, Ipv6Addr) {
     group("ff02::1".parse().unwrap())
 }
 
 /// A neighbour solicitation (135) or advertisement (136) about `target`, with its option.
-fn neighbour(kind: u8, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn neighbour(kind: u8, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let flags = if kind == 136 { 0x20 } else { 0 };
     let option = if from.is_unspecified() {
         Vec::new()
@@ -193,7 +193,7 @@ fn neighbour(kind: u8, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     icmpv6(all_nodes(), (MAC, from), &message)
 }
 
-fn icmpv6_of(kind: u8, from: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn icmpv6_of(kind: u8, from: Ipv6Addr) -> Vec<u8> {
     icmpv6(all_nodes(), (MAC, from), &[&[kind, 0, 0, 0][..], &[0; 20]].concat())
 }
 
@@ -214,7 +214,7 @@ fn advertisement() -> Vec<u8> {
     icmpv6_message(all_nodes().1, link_local(MAC), &message)
 }
 
-fn own_ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn own_ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     frames::ipv6(all_nodes(), (MAC, link_local(MAC)), next, payload)
 }
 
@@ -518,7 +518,7 @@ fn an_address_is_the_guests_until_its_lease_ends() {
     guest.passes(&other, "the new address", &datagram(second));
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

@@ -12,7 +12,7 @@ const MANY: u32 = 60;
 
 /// Runs `act` against a netd that dies after 1, 2, 3… operations, until it survives. After each
 /// death, a new netd must leave the host in one of the two whole states.
-fn dies_at_every_operation(
+pub(crate) fn dies_at_every_operation(
     prepare: impl Fn(&Host),
     act: impl Fn(&Host) -> Result<(), ClientError>,
     whole: impl Fn(&Host) -> bool,

@@ -153,7 +153,7 @@ fn a_guest_moves_to_a_reservation_that_was_made_while_it_ran() {
         let guest = host.lan.guest_on("virbr0");
         let mut client = kind.on(&guest.ns, "eth0").start().unwrap();
         let ip = Ipv4Addr::new(192, 168, 122, last);
-        let reserve = Reserve { ip, hostname: None };
+        let reserve = Reserve { ip: Some(ip), ip6: None, hostname: None };
         wait(host.client().reserve(&network("default"), guest.mac, &reserve, Run::Real)).unwrap();
         // dhcpcd hears no broadcast while it renews, and a NAK is one (RFC 2131 §4.1): it moves
         // when it rebinds or reboots. dhclient cannot be asked to renew.

@@ -56,7 +56,7 @@ fn start() -> (Host, vnet_testkit::Netd) {
 fn keeps_its_lease(host: &Host, guest: &Guest, client: &mut vnet_testkit::DhcpClient) {
     let before = client.lease().clone();
     let lease = host.leases().into_iter().find(|lease| lease.mac == guest.mac).unwrap();
-    assert_eq!((lease.address, lease.state.as_str()), (before.address, "bound"));
+    assert_eq!((lease.address, lease.state.as_str()), (before.address.into(), "bound"));
     assert_eq!(client.renew().unwrap().address, before.address);
 }
 
@@ -237,7 +237,7 @@ fn a_reservation_that_is_made_while_a_guest_is_up_is_its_at_renewal() {
     let mut client = Udhcpc::on(&guest.ns, "eth0").start().unwrap();
     let before = client.lease().address;
     let ip = Ipv4Addr::new(192, 168, 122, 7);
-    let reserve = Reserve { ip, hostname: Some("db".parse().unwrap()) };
+    let reserve = Reserve { ip: Some(ip), ip6: None, hostname: Some("db".parse().unwrap()) };
     let name = network("default");
     let request = host.client();
     wait(request.reserve(&name, guest.mac, &reserve, Run::Real)).unwrap();

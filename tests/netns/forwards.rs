@@ -16,11 +16,11 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 122, 1);
 /// How long netd may take to notice something.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn forward(listen: &str, target: &str) -> Forward {
+pub(crate) fn forward(listen: &str, target: &str) -> Forward {
     Forward::new(listen.parse().unwrap(), target.parse().unwrap())
 }
 
-fn try_add(
+pub(crate) fn try_add(
     host: &Host,
     name: &str,
     listen: &str,
@@ -29,7 +29,7 @@ fn try_add(
     wait(host.client().add_forward(&network(name), &forward(listen, target), Run::Real))
 }
 
-fn add(host: &Host, listen: &str, target: &str) {
+pub(crate) fn add(host: &Host, listen: &str, target: &str) {
     try_add(host, "default", listen, target).unwrap();
 }
 
@@ -90,7 +90,7 @@ fn filter_bridges(host: &Host, on: bool) {
     }
 }
 
-fn refuses_connections(ns: &Netns, to: SocketAddr) {
+pub(crate) fn refuses_connections(ns: &Netns, to: SocketAddr) {
     let result = ns.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)).map(drop));
     assert!(result.is_err(), "{to} is open");
 }
@@ -349,7 +349,7 @@ fn a_port_that_is_in_use_is_refused_with_its_holder() {
         ("8080", "0.0.0.0:8080"),
         ("203.0.113.2:8080", "0.0.0.0:8080"),
         ("8000-8100", "0.0.0.0:8080"),
-        ("8443", "0.0.0.0:8443"),
+        ("8443", "[::]:8443"),
         ("9000/udp", "127.0.0.1:9000"),
     ] {
         let (kind, text) = refusal(try_add(&host, "default", listen, "web"));

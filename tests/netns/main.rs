@@ -1,16 +1,21 @@
 //! Networks on a real kernel, each test in network namespaces of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses6;
 mod antispoof;
+mod antispoof6;
 mod bridge;
 mod check;
 mod crash;
+mod crash6;
 mod dhcp_clients;
 mod dhcp_life;
 mod edit;
 mod enslave;
 mod foreign;
 mod forwards;
+mod forwards6;
+mod ipv6;
 mod mtu;
 mod nat;
 mod ports;

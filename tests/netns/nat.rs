@@ -81,7 +81,7 @@ fn a_privileged_port_does_not_survive_masquerading() {
     let lease = Udhcpc::obtain(&guest.ns, "eth0");
     let seen = guest.ns.enter(|| {
         let socket = std::net::UdpSocket::bind((lease.address, 700)).unwrap();
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         socket.send_to(b"x", server(7)).unwrap();
         let mut answer = [0; 200];
         let length = socket.recv(&mut answer).unwrap();
@@ -181,7 +181,7 @@ fn a_forged_source_does_not_leave_the_network() {
     assert!(tcp_seen_as(&guest.ns, server(7)).is_ok());
     let forged = guest.ns.enter(|| {
         let socket = std::net::UdpSocket::bind("10.99.0.1:0").unwrap();
-        socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         socket.send_to(b"x", server(7)).unwrap();
         socket.recv(&mut [0; 100]).is_ok()
     });

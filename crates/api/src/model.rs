@@ -29,12 +29,12 @@
 
 mod bridged;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use vnet_types::{
-    AddrRange, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition, NetworkName,
-    Subnet,
+    AddrRange, AddrRange6, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition,
+    NetworkName, Prefix6, Subnet,
 };
 
 pub use self::bridged::{AnyNetwork, BridgeChanged, BridgedNetwork, EnslaveUplink};
@@ -89,6 +89,10 @@ pub struct Network {
     /// The host's address on it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub gateway: Ipv4Addr,
+    /// The host's IPv6 address on it, where it has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv6))]
+    pub gateway6: Option<Ipv6Addr>,
     /// The address of its bridge; none while there is no bridge.
     pub bridge_mac: Option<MacAddr>,
     /// Bytes in its largest IP packet at the moment, be they given or the uplink's.
@@ -148,6 +152,26 @@ pub struct CreateNetwork {
     /// Bytes in the largest IP packet; the uplink's where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Its IPv6; none where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<CreateIpv6>,
+}
+
+/// What a new network's IPv6 is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateIpv6 {
+    /// Its addresses; a unique local /64 where they are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Prefix6>,
+    /// The addresses that are given by DHCPv6; none where they are left out, unless guests can get
+    /// theirs in no other way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<AddrRange6>,
+    /// Whether guests may make their own addresses; where it is left out, they may of a /64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slaac: Option<bool>,
 }
 
 fn yes() -> bool {
@@ -159,9 +183,14 @@ fn yes() -> bool {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
-    /// The address.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
-    pub ip: Ipv4Addr,
+    /// The IPv4 address; where it is left out, what it is stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
+    pub ip: Option<Ipv4Addr>,
+    /// The IPv6 address; where it is left out, what it is stays. One of both is to be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv6))]
+    pub ip6: Option<Ipv6Addr>,
     /// The guest's name in the network's domain; where it is left out, what it is stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<DnsName>,
@@ -194,10 +223,14 @@ pub struct ForwardView {
     /// As a person wrote it.
     #[serde(flatten)]
     pub forward: Forward,
-    /// The guest's address at the moment; none while the guest has none, or the network is not
-    /// up: connections are refused then.
+    /// The guest's IPv4 address at the moment; none while the guest has none, or the network is
+    /// not up: connections are refused then.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
     pub to: Option<Ipv4Addr>,
+    /// Its IPv6 address, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv6))]
+    pub to6: Option<Ipv6Addr>,
 }
 
 /// One lease.
@@ -207,13 +240,14 @@ pub struct Lease {
     /// The network that it is on.
     pub network: NetworkName,
     /// The address.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
-    pub address: Ipv4Addr,
-    /// Whose it is.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Whose it is; all zeroes for an IPv6 address where only a relay has seen the guest.
     pub mac: MacAddr,
     /// The guest's name in the network's domain.
     pub hostname: Option<String>,
-    /// The client identifier in hexadecimal, where the guest sent one.
+    /// The client identifier in hexadecimal, where the guest sent one; for an IPv6 address, its
+    /// DUID.
     pub client_id: Option<String>,
     /// When it ends, in seconds since 1970.
     pub expires: u64,

@@ -48,6 +48,12 @@ impl Paths {
         self.state().join("leases").join(format!("{name}.leases"))
     }
 
+    /// The leases of one network's IPv6 addresses.
+    #[must_use]
+    pub fn leases6(&self, name: &NetworkName) -> PathBuf {
+        self.state().join("leases").join(format!("{name}.leases6"))
+    }
+
     /// How to put uplinks back that are under a bridge.
     #[must_use]
     pub fn uplinks(&self) -> PathBuf {

@@ -7,6 +7,7 @@ use vnet_api::client::Run;
 use vnet_api::model::{AnyNetwork, BridgedNetwork, Changed, Network, State};
 
 use crate::context::{Context, Format};
+use crate::list;
 use crate::output;
 
 /// Prints `changed`: the plan of a dry run, or else the line that `done` makes.
@@ -45,13 +46,16 @@ pub(crate) fn numbered(plan: &[String]) -> String {
 /// What a network is, in one line.
 pub(crate) fn summary(network: &Network) -> String {
     let definition = &network.definition;
+    let gateway = match network.gateway6 {
+        Some(gateway6) => format!("gateways {} and {gateway6}", network.gateway),
+        None => format!("gateway {}", network.gateway),
+    };
     format!(
-        "network {} is {}: {} {}, gateway {}, bridge {}",
+        "network {} is {}: {} {}, {gateway}, bridge {}",
         definition.name,
         in_words(&network.state),
         definition.mode,
-        definition.subnet,
-        network.gateway,
+        list::subnets(definition),
         definition.bridge
     )
 }

@@ -1,8 +1,10 @@
 //! `vnet create`: defines a network and starts it.
 
 use clap::Args;
-use vnet_api::model::CreateNetwork;
-use vnet_types::{AddrRange, DnsName, IfName, MAX_MTU, MIN_MTU, Mode, NetworkName, Subnet};
+use vnet_api::model::{CreateIpv6, CreateNetwork};
+use vnet_types::{
+    AddrRange, AddrRange6, DnsName, IfName, MAX_MTU, MIN_MTU, Mode, NetworkName, Prefix6, Subnet,
+};
 
 use crate::args::{DryRun, mode_parser};
 use crate::change;
@@ -14,6 +16,7 @@ use crate::context::Context;
 /// from then on; see `vnet autostart`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: vnet create nat default
+         vnet create nat six --ipv6
          vnet create hostonly lab --subnet 10.0.5.0/24 --range 10.0.5.100-10.0.5.199 --dry-run")]
 pub(crate) struct Create {
     /// How guests relate to the outside: behind the host's address, not at all, or with their own
@@ -42,6 +45,15 @@ pub(crate) struct Create {
     /// Bytes in the largest IP packet [default: as the uplink has]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
     mtu: Option<u32>,
+    /// IPv6 as well, with this prefix [default: a unique local /64, chosen at random]
+    #[arg(long, value_name = "CIDR", num_args = 0..=1, require_equals = true)]
+    ipv6: Option<Option<Prefix6>>,
+    /// The addresses that DHCPv6 gives [default: none; guests make their own]
+    #[arg(long, value_name = "FIRST-LAST", requires = "ipv6")]
+    range6: Option<AddrRange6>,
+    /// Let guests not make IPv6 addresses themselves: DHCPv6 gives them
+    #[arg(long, requires = "ipv6")]
+    no_slaac: bool,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -72,6 +84,11 @@ impl Create {
             bridge: self.bridge,
             uplink: self.uplink,
             mtu: self.mtu,
+            ipv6: self.ipv6.map(|prefix| CreateIpv6 {
+                prefix,
+                range: self.range6,
+                slaac: self.no_slaac.then_some(false),
+            }),
         }
     }
 }
@@ -102,6 +119,30 @@ mod tests {
                 "bridge": "br-lab", "uplink": "eth1", "mtu": 9000
             })
         );
+    }
+
+    #[test]
+    fn ipv6_is_with_a_prefix_or_without() {
+        let ipv6 = |words: &str| {
+            let words = ["vnet", "nat", "six"].into_iter().chain(words.split(' '));
+            let request = Line::try_parse_from(words).map(|line| line.create.into_request());
+            request.map(|request| serde_json::to_value(request.ipv6).unwrap())
+        };
+        assert_eq!(ipv6("--ipv6").unwrap(), serde_json::json!({}));
+        assert_eq!(
+            ipv6("--ipv6=fd00::/64 --range6 fd00::10-fd00::20 --no-slaac").unwrap(),
+            serde_json::json!({
+                "prefix": "fd00::/64", "range": "fd00::10-fd00::20", "slaac": false
+            })
+        );
+        for (words, rule) in [
+            ("--ipv6=fd00::1/64", "did you mean fd00::/64"),
+            ("--ipv6=fe80::/64", "unique local"),
+            ("--no-slaac", "--ipv6"),
+        ] {
+            let error = ipv6(words).unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
+        }
     }
 
     #[test]

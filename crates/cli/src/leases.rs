@@ -1,7 +1,7 @@
 //! `vnet leases`: who has which address.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -42,7 +42,7 @@ enum Change {
     Gone,
 }
 
-type Known = BTreeMap<(NetworkName, Ipv4Addr), Lease>;
+type Known = BTreeMap<(NetworkName, IpAddr), Lease>;
 
 /// Runs the command.
 ///

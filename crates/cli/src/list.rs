@@ -1,6 +1,7 @@
 //! `vnet list`: all networks.
 
 use vnet_api::model::{BridgedNetwork, Network, PortView, State};
+use vnet_types::NetworkDefinition;
 
 use crate::context::{Context, Format};
 use crate::output;
@@ -48,7 +49,7 @@ fn table(networks: &[Network], bridges: &[BridgedNetwork]) -> Table {
             Cell::text(definition.mode),
             state(&network.state),
             Cell::text(&definition.bridge),
-            Cell::text(definition.subnet),
+            Cell::text(subnets(definition)),
             Cell::number(guests(&network.ports)),
             Cell::number(network.leases),
         ]);
@@ -66,6 +67,14 @@ fn table(networks: &[Network], bridges: &[BridgedNetwork]) -> Table {
         ]);
     }
     table
+}
+
+/// The network's addresses: its subnet, and its IPv6 prefix.
+pub(crate) fn subnets(definition: &NetworkDefinition) -> String {
+    match &definition.ipv6 {
+        Some(ipv6) => format!("{}, {}", definition.subnet, ipv6.prefix),
+        None => definition.subnet.to_string(),
+    }
 }
 
 /// How many guests have a port: one with two network cards counts once.

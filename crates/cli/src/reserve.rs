@@ -1,6 +1,6 @@
 //! `vnet reserve` and `vnet unreserve`: an address that is always the same guest's.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
 use vnet_api::model::Reserve as Request;
@@ -16,7 +16,8 @@ use crate::context::Context;
 /// this one place; what else a person wrote in it stays.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: vnet reserve default --mac 52:54:00:00:00:10 --ip 192.168.122.10 --name web"
+    after_help = "Example: vnet reserve default --mac 52:54:00:00:00:10 --ip 192.168.122.10 --name web
+         vnet reserve default --mac 52:54:00:00:00:10 --ip6 fd12:3456:789a::10"
 )]
 pub(crate) struct Reserve {
     #[command(flatten)]
@@ -24,9 +25,12 @@ pub(crate) struct Reserve {
     /// The guest's network card
     #[arg(long, value_name = "MAC")]
     mac: MacAddr,
-    /// The address, inside the subnet
+    /// The IPv4 address, inside the subnet
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "ip6")]
+    ip: Option<Ipv4Addr>,
+    /// The IPv6 address, inside the prefix
     #[arg(long, value_name = "ADDRESS")]
-    ip: Ipv4Addr,
+    ip6: Option<Ipv6Addr>,
     /// The guest's name in the network's domain [default: as it is]
     #[arg(long, value_name = "NAME")]
     name: Option<DnsName>,
@@ -52,11 +56,14 @@ pub(crate) struct Unreserve {
 /// # Errors
 /// netd refuses or cannot be reached.
 pub(crate) async fn run(args: Reserve, context: &Context) -> anyhow::Result<()> {
-    let Reserve { target, mac, ip, name: hostname, dry_run } = args;
+    let Reserve { target, mac, ip, ip6, name: hostname, dry_run } = args;
     let (network, run) = (target.network, dry_run.run());
-    let request = Request { ip, hostname };
+    let request = Request { ip, ip6, hostname };
     let changed = context.client.reserve(&network, mac, &request, run).await?;
-    change::print(&changed, run, context, |_| format!("network {network} keeps {ip} for {mac}"))
+    let kept: Vec<String> =
+        [ip.map(|ip| ip.to_string()), ip6.map(|ip| ip.to_string())].into_iter().flatten().collect();
+    let kept = kept.join(" and ");
+    change::print(&changed, run, context, |_| format!("network {network} keeps {kept} for {mac}"))
 }
 
 /// Runs `vnet unreserve`.

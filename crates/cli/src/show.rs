@@ -2,7 +2,7 @@
 
 use clap::Args;
 use vnet_api::model::{AnyNetwork, BridgedNetwork, Network, PortView, State};
-use vnet_types::{BRIDGED, IfName, MacAddr, Mode};
+use vnet_types::{BRIDGED, IfName, Ipv6, MacAddr, Mode};
 
 use crate::args::Target;
 use crate::context::{Context, Format};
@@ -48,6 +48,10 @@ fn pairs(network: &Network) -> Pairs {
     pairs.add("bridge", bridge(&definition.bridge, network.bridge_mac));
     pairs.add("gateway", Cell::text(network.gateway));
     pairs.add("subnet", Cell::text(definition.subnet));
+    if let (Some(ipv6), Some(gateway)) = (&definition.ipv6, network.gateway6) {
+        pairs.add("IPv6 gateway", Cell::text(gateway));
+        pairs.add("IPv6 prefix", Cell::text(ipv6.prefix));
+    }
     match &definition.dhcp {
         Some(dhcp) => {
             let lasts = time::length(dhcp.lease_seconds.into());
@@ -61,6 +65,9 @@ fn pairs(network: &Network) -> Pairs {
             }
         }
         None => pairs.add("DHCP range", Cell::text("none: this network has no DHCP")),
+    }
+    if let Some(ipv6) = &definition.ipv6 {
+        add_ipv6(&mut pairs, ipv6);
     }
     pairs.add("domain", Cell::text(&definition.domain));
     pairs.add("DNS upstreams", Cell::text(upstreams(network)));
@@ -128,6 +135,21 @@ fn guests(ports: &[PortView], pairs: &mut Pairs) {
             line.push_str(&format!(", {address}"));
         }
         pairs.add(name, Cell::text(line));
+    }
+}
+
+/// How guests get IPv6 addresses.
+fn add_ipv6(pairs: &mut Pairs, ipv6: &Ipv6) {
+    let slaac = if ipv6.slaac { "yes" } else { "no" };
+    pairs.add("SLAAC", Cell::text(slaac));
+    if let Some(range) = ipv6.range {
+        pairs.add("DHCPv6 range", Cell::text(range));
+    }
+    for reservation in &ipv6.reservations {
+        let name = reservation.hostname.as_ref().map(|name| format!(" ({name})"));
+        let line =
+            format!("{} for {}{}", reservation.ip, reservation.mac, name.unwrap_or_default());
+        pairs.add("reservation", Cell::text(line));
     }
 }
 

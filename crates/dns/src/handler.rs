@@ -356,10 +356,10 @@ impl Drop for Ticket {
 
 /// A forwarder's own addresses, which it must not ask.
 pub(crate) fn own_addresses(
-    listen: SocketAddr,
+    listen: impl IntoIterator<Item = SocketAddr>,
     never: impl IntoIterator<Item = SocketAddr>,
 ) -> BTreeSet<SocketAddr> {
-    never.into_iter().chain([listen]).collect()
+    never.into_iter().chain(listen).collect()
 }
 
 #[cfg(test)]

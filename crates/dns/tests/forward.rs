@@ -269,7 +269,7 @@ async fn too_many_in_flight_are_servfail_at_once_and_others_go_on() {
 async fn it_never_asks_itself() {
     let good = Upstream::good().await;
     let server = serve(config(&[]));
-    server.set_upstreams(Upstreams::List(vec![server.addr().into(), good.addr]));
+    server.set_upstreams(Upstreams::List(vec![server.addr(), good.addr]));
     assert_eq!(server.upstreams(), [good.addr]);
     assert_eq!(address(&ask(&server, "a.example.com.").await), "192.0.2.1");
 }

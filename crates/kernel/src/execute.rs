@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vnet_plan::{Firewall, IP_FORWARD, Ledger, Operation, Transaction};
+use vnet_plan::{FORWARD6, Firewall, IP_FORWARD, Ledger, Operation, Transaction};
 
 use crate::ledger::LedgerError;
 use crate::netlink::NetlinkError;
@@ -71,7 +71,7 @@ impl Kernel {
         match operation {
             Operation::Claim { bridge, claim } => {
                 self.ledger.change(|ledger| {
-                    ledger.bridges.insert(bridge.clone(), claim.clone());
+                    ledger.bridges.insert(bridge.clone(), *claim.clone());
                 })?;
             }
             Operation::Disclaim { bridge } => self.ledger.change(|ledger| {
@@ -94,6 +94,14 @@ impl Kernel {
             Operation::DisableIpv6 { link } => {
                 write_sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
             }
+            Operation::EnableIpv6 { link } => {
+                // Before there is IPv6, lest the kernel make addresses. 1: it makes none.
+                for (key, value) in
+                    [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")]
+                {
+                    write_sysctl(&format!("net/ipv6/conf/{link}/{key}"), value)?;
+                }
+            }
             Operation::ForwardOn { link } => {
                 write_sysctl(&format!("net/ipv4/conf/{link}/forwarding"), "1")?;
             }
@@ -103,15 +111,23 @@ impl Kernel {
             }
             Operation::RememberForwarding => {
                 let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
-                let values = sysctl::forwarding(ours).map_err(sysctl_error("net/ipv4/conf"))?;
+                let values = sysctl::forwarding4(ours).map_err(sysctl_error("net/ipv4/conf"))?;
                 self.ledger.change(|ledger| ledger.sysctls = values)?;
             }
             Operation::EnableForwarding => write_sysctl(IP_FORWARD, "1")?,
             Operation::RestoreForwarding => {
                 let Ledger { sysctls, .. } = self.ledger.get();
-                sysctl::restore(sysctls).map_err(sysctl_error(IP_FORWARD))?;
+                sysctl::restore(IP_FORWARD, sysctls).map_err(sysctl_error(IP_FORWARD))?;
             }
             Operation::ForgetForwarding => self.ledger.change(|ledger| ledger.sysctls.clear())?,
+            Operation::RememberForwarding6
+            | Operation::RememberAcceptRa { .. }
+            | Operation::RaiseAcceptRa { .. }
+            | Operation::EnableForwarding6
+            | Operation::Forward6On { .. }
+            | Operation::RestoreForwarding6
+            | Operation::RestoreAcceptRa { .. }
+            | Operation::ForgetForwarding6 => self.perform_forwarding6(operation)?,
             Operation::InstallFirewall { firewall } => {
                 self.transact(&firewall.install(), firewall).await?;
             }
@@ -122,6 +138,35 @@ impl Kernel {
             Operation::RemoveFirewall => {
                 self.transact(&Firewall::remove(), &Firewall::default()).await?;
             }
+        }
+        Ok(())
+    }
+
+    fn perform_forwarding6(&mut self, operation: &Operation) -> Result<(), Cause> {
+        match operation {
+            Operation::RememberForwarding6 => {
+                let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
+                let values = sysctl::forwarding6(ours).map_err(sysctl_error("net/ipv6/conf"))?;
+                self.ledger.change(|ledger| ledger.forwarding6 = values)?;
+            }
+            Operation::RememberAcceptRa { link } => self.ledger.change(|ledger| {
+                ledger.accept_ra.insert(link.clone());
+            })?,
+            Operation::RaiseAcceptRa { link } => write_of_link(link, "accept_ra", "2")?,
+            Operation::RestoreAcceptRa { link } => write_of_link(link, "accept_ra", "1")?,
+            Operation::EnableForwarding6 => write_sysctl(FORWARD6, "1")?,
+            Operation::Forward6On { link } => {
+                write_sysctl(&format!("net/ipv6/conf/{link}/forwarding"), "1")?;
+            }
+            Operation::RestoreForwarding6 => {
+                let Ledger { forwarding6, .. } = self.ledger.get();
+                sysctl::restore(FORWARD6, forwarding6).map_err(sysctl_error(FORWARD6))?;
+            }
+            Operation::ForgetForwarding6 => self.ledger.change(|ledger| {
+                ledger.forwarding6.clear();
+                ledger.accept_ra.clear();
+            })?,
+            _ => {}
         }
         Ok(())
     }
@@ -162,6 +207,15 @@ pub(crate) fn crash_here() {
 
 fn write_sysctl(key: &str, value: &str) -> Result<(), Cause> {
     sysctl::write(key, value).map_err(sysctl_error(key))
+}
+
+/// Writes a setting of IPv6 of a link that isn't ours, and may just have gone.
+fn write_of_link(link: &str, key: &str, value: &str) -> Result<(), Cause> {
+    let key = format!("net/ipv6/conf/{link}/{key}");
+    match sysctl::write(&key, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(sysctl_error(&key)),
+    }
 }
 
 fn sysctl_error(key: &str) -> impl FnOnce(io::Error) -> Cause {

@@ -3,21 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, TryStreamExt};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec,
     RouteMessageBuilder,
 };
-use vnet_plan::{Address, Link, LinkKind, Route};
+use vnet_plan::{Address, Ipv6Settings, Link, LinkKind, Route};
 use vnet_types::{IfName, MacAddr};
 
 /// Why the kernel did not do, or say, what it was asked.
@@ -76,10 +79,12 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(address).collect())
     }
 
-    /// All IPv4 routes but those of the table `local`, which repeat the addresses.
+    /// All routes but those of the table `local`, which repeat the addresses; those of IPv4 first.
     pub(crate) async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
         let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let messages = collect(self.handle.route().get(every).execute()).await?;
+        let mut messages = collect(self.handle.route().get(every).execute()).await?;
+        let every = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        messages.extend(collect(self.handle.route().get(every).execute()).await?);
         Ok(messages.into_iter().flat_map(routes).collect())
     }
 
@@ -152,22 +157,36 @@ impl Netlink {
     pub(crate) async fn add_address(
         &self,
         link: &IfName,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> Result<(), NetlinkError> {
         let index = self.index(link).await?;
-        Ok(self.handle.address().add(index, IpAddr::V4(address), prefix).execute().await?)
+        let mut request = self.handle.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            let message = request.message_mut();
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        Ok(request.execute().await?)
     }
 
     pub(crate) async fn delete_address(
         &self,
         link: &IfName,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> Result<(), NetlinkError> {
         let index = self.index(link).await?;
-        let message =
-            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build();
+        let message = match address {
+            IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(index)
+                .address(address, prefix)
+                .build(),
+            IpAddr::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(index)
+                .address(address, prefix)
+                .build(),
+        };
         Ok(self.handle.address().del(message).execute().await?)
     }
 }
@@ -185,7 +204,7 @@ fn link(message: LinkMessage) -> Option<(String, Link)> {
         mtu: 0,
         master: None,
         alias: None,
-        ipv6_disabled: false,
+        ipv6: Ipv6Settings::default(),
         forwarding: false,
         route_localnet: false,
     };
@@ -198,10 +217,32 @@ fn link(message: LinkMessage) -> Option<(String, Link)> {
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+            LinkAttribute::AfSpecUnspec(families) => link.ipv6 = ipv6(&families),
             _ => {}
         }
     }
     Some((name?, link))
+}
+
+/// A link that has no IPv6 says nothing of it.
+fn ipv6(families: &[AfSpecUnspec]) -> Ipv6Settings {
+    let mut settings = Ipv6Settings::default();
+    let of_ipv6 = families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet6(attributes) => Some(attributes),
+        _ => None,
+    });
+    for attribute in of_ipv6.into_iter().flatten() {
+        match attribute {
+            AfSpecInet6::DevConf(conf) => {
+                settings.on = conf.disable_ipv6 == 0;
+                settings.forwarding = conf.forwarding != 0;
+                settings.accept_ra = conf.accept_ra;
+            }
+            AfSpecInet6::AddrGenMode(mode) => settings.link_local = *mode != In6AddrGenMode::None,
+            _ => {}
+        }
+    }
+    settings
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {
@@ -230,19 +271,25 @@ fn address(message: AddressMessage) -> Option<Address> {
 }
 
 fn routes(message: RouteMessage) -> Vec<Route> {
-    if message.header.address_family != AddressFamily::Inet
-        || matches!(
-            message.header.kind,
-            RouteType::Local | RouteType::Broadcast | RouteType::Multicast
-        )
-    {
+    let (mut address, leads) = match (message.header.address_family, message.header.kind) {
+        (AddressFamily::Inet, RouteType::Local | RouteType::Broadcast | RouteType::Multicast) => {
+            return Vec::new();
+        }
+        (AddressFamily::Inet, _) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
+        // Many hosts have one that says that all other unique local prefixes lead nowhere.
+        (AddressFamily::Inet6, kind) => {
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), kind == RouteType::Unicast)
+        }
+        _ => return Vec::new(),
+    };
+    if !leads {
         return Vec::new();
     }
-    let mut address = Ipv4Addr::UNSPECIFIED;
     let mut links = Vec::new();
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(found)) => address = found,
+            RouteAttribute::Destination(RouteAddress::Inet(found)) => address = found.into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(found)) => address = found.into(),
             RouteAttribute::Oif(index) => links.push(Some(index)),
             RouteAttribute::MultiPath(hops) => {
                 links.extend(hops.iter().map(|hop| Some(hop.interface_index)));
@@ -253,7 +300,7 @@ fn routes(message: RouteMessage) -> Vec<Route> {
     if links.is_empty() {
         links.push(None);
     }
-    let Ok(destination) = Ipv4Net::new(address, message.header.destination_prefix_length) else {
+    let Ok(destination) = IpNet::new(address, message.header.destination_prefix_length) else {
         return Vec::new();
     };
     links.into_iter().map(|link| Route { destination, link }).collect()

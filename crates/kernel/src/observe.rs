@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::Value;
-use vnet_plan::{Firewall, FirewallState, IP_FORWARD, Observed};
+use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed};
 
 use crate::netlink::NetlinkError;
 use crate::nft::NftError;
 use crate::{Kernel, TableMemory, generation, sysctl};
-
-/// A link with a smaller MTU has no IPv6 (RFC 8200 §5).
-const IPV6_MIN_MTU: u32 = 1280;
 
 /// Why the state cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +53,6 @@ impl Kernel {
         let ipv6 = sysctl::has_ipv6();
         for bridge in ledger.bridges.keys() {
             if let Some(link) = links.get_mut(bridge.as_str()) {
-                let ipv6 = sysctl::read(&format!("net/ipv6/conf/{bridge}/disable_ipv6"));
-                link.ipv6_disabled =
-                    ipv6.is_ok_and(|value| value == "1") || link.mtu < IPV6_MIN_MTU;
                 let forwarding = sysctl::read(&format!("net/ipv4/conf/{bridge}/forwarding"));
                 link.forwarding = forwarding.is_ok_and(|value| value == "1");
                 let localnet = sysctl::read(&format!("net/ipv4/conf/{bridge}/route_localnet"));
@@ -66,7 +60,10 @@ impl Kernel {
             }
         }
         let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
-        let sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), forward)]);
+        let mut sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), forward)]);
+        if ipv6 && let Ok(forward) = sysctl::read(FORWARD6) {
+            sysctls.insert(FORWARD6.to_owned(), forward);
+        }
         let firewall = self.firewall_state().await?;
         let outlet = self.rtnetlink.outlet().map_err(NetlinkError::Refused)?;
         Ok(Observed { links, addresses, routes, outlet, ipv6, sysctls, firewall, ledger })

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use vnet_plan::IP_FORWARD;
+use vnet_plan::{FORWARD6, IP_FORWARD};
 
 const ROOT: &str = "/proc/sys";
 const CONF: &str = "net/ipv4/conf";
+const CONF6: &str = "net/ipv6/conf";
 
 pub(crate) fn read(key: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(Path::new(ROOT).join(key))?.trim().to_owned())
@@ -26,17 +27,8 @@ pub(crate) fn has_ipv6() -> bool {
 /// All that a write to `ip_forward` changes (`inet_forward_change` in the kernel): `forwarding`
 /// of each interface, and `accept_redirects` of all. Interfaces of ours, which `ours` tells, are
 /// left out: they will be gone.
-pub(crate) fn forwarding(ours: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, String>> {
-    let mut values = BTreeMap::new();
-    for entry in std::fs::read_dir(Path::new(ROOT).join(CONF))? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| !ours(name)) else { continue };
-        let key = format!("{CONF}/{name}/forwarding");
-        // An interface may go at any time, and its sysctls with it.
-        if let Ok(value) = read(&key) {
-            values.insert(key, value);
-        }
-    }
+pub(crate) fn forwarding4(ours: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, String>> {
+    let mut values = forwarding(CONF, ours)?;
     for key in [IP_FORWARD.to_owned(), format!("{CONF}/all/accept_redirects")] {
         let value = read(&key)?;
         values.insert(key, value);
@@ -44,10 +36,32 @@ pub(crate) fn forwarding(ours: impl Fn(&str) -> bool) -> io::Result<BTreeMap<Str
     Ok(values)
 }
 
-/// Puts `values` back: `ip_forward` first, since it changes the others.
-pub(crate) fn restore(values: &BTreeMap<String, String>) -> io::Result<()> {
-    if let Some(value) = values.get(IP_FORWARD) {
-        write(IP_FORWARD, value)?;
+/// All that a write to IPv6's switch changes (`addrconf_forward_change` in the kernel): `forwarding`
+/// of each interface and of those to come. Interfaces of ours are left out.
+pub(crate) fn forwarding6(ours: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, String>> {
+    let mut values = forwarding(CONF6, ours)?;
+    values.insert(FORWARD6.to_owned(), read(FORWARD6)?);
+    Ok(values)
+}
+
+fn forwarding(conf: &str, ours: impl Fn(&str) -> bool) -> io::Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    for entry in std::fs::read_dir(Path::new(ROOT).join(conf))? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| !ours(name)) else { continue };
+        let key = format!("{conf}/{name}/forwarding");
+        // An interface may go at any time, and its sysctls with it.
+        if let Ok(value) = read(&key) {
+            values.insert(key, value);
+        }
+    }
+    Ok(values)
+}
+
+/// Puts `values` back: `first` before all others, since it changes them.
+pub(crate) fn restore(first: &str, values: &BTreeMap<String, String>) -> io::Result<()> {
+    if let Some(value) = values.get(first) {
+        write(first, value)?;
     }
     for (key, value) in values {
         if read(key).is_ok_and(|present| present == *value) {

@@ -21,6 +21,8 @@ const IPV4_NETCONF: u32 = 1 << (24 - 1);
 const TC: u32 = 1 << (4 - 1);
 /// `RTNLGRP_IPV4_ROUTE`.
 const ROUTES: u32 = 1 << (7 - 1);
+/// `RTNLGRP_IPV6_NETCONF`: the same for IPv6.
+const IPV6_NETCONF: u32 = 1 << (25 - 1);
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES: u32 = 1 << (7 - 1);
 /// Notices that are thrown away in one go, at most: the task must come to an end.
@@ -40,8 +42,9 @@ impl Watch {
     /// # Errors
     /// A netlink socket cannot be had.
     pub fn open() -> io::Result<Self> {
-        let route = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR).cast_unsigned();
-        let route = route | IPV4_NETCONF | TC;
+        let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let route = (libc::RTMGRP_LINK | addresses).cast_unsigned();
+        let route = route | IPV4_NETCONF | IPV6_NETCONF | TC;
         Ok(Self {
             route: subscribe(SockProtocol::NetlinkRoute, route)?,
             netfilter: subscribe(SockProtocol::NetlinkNetFilter, NFTABLES)?,

@@ -6,22 +6,23 @@
 //! ```
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vnet_types::{Listen, Protocol};
 
 /// A socket that has a port which somebody else wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
-    /// Its address; `0.0.0.0` where it listens at all of them, IPv6 included.
-    pub address: Ipv4Addr,
+    /// Its address; `::` where it listens at all of them, IPv4 included as a rule.
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
     inode: u64,
 }
 
 /// The sockets that have one of the ports, at one of the addresses, that `wanted` names. A socket
-/// that listens at all IPv6 addresses counts: most take IPv4 too, and `/proc` does not tell.
+/// that listens at all IPv6 addresses counts for IPv4: most take that too, and `/proc` does not
+/// tell.
 #[must_use]
 pub fn in_the_way(wanted: &Listen) -> Vec<Listener> {
     let protocol = wanted.protocol;
@@ -78,22 +79,40 @@ fn conflicting(line: &str, wanted: &Listen) -> Option<Listener> {
         return None;
     }
     let address = parse(address)?;
-    let meets = address.is_unspecified() || wanted.address.is_none_or(|wanted| wanted == address);
+    let meets = match (wanted.address, address) {
+        // Nothing leads away from there, so what listens there is in nobody's way.
+        (_, IpAddr::V6(Ipv6Addr::LOCALHOST)) => wanted.address == Some(Ipv6Addr::LOCALHOST.into()),
+        (None, _) => true,
+        (Some(IpAddr::V6(_)), IpAddr::V4(_)) => false,
+        (Some(_), IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => true,
+        (Some(IpAddr::V4(_)), IpAddr::V6(_)) => false,
+        (Some(wanted), _) => {
+            address.is_unspecified() || wanted.is_unspecified() || wanted == address
+        }
+    };
     let inode = fields.get(9)?.parse().ok()?;
     meets.then_some(Listener { address, port, inode })
 }
 
-/// An IPv4 address, one that is mapped into IPv6 (RFC 4291 §2.5.5.2), or all addresses.
-fn parse(address: &str) -> Option<Ipv4Addr> {
-    if address.bytes().all(|digit| digit == b'0') {
-        return Some(Ipv4Addr::UNSPECIFIED);
-    }
-    let mapped = format!("{:016X}{:08X}", 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-    let digits = address.strip_prefix(mapped.as_str()).unwrap_or(address);
-    if digits.len() != 8 {
+/// An address as words in the host's order; an IPv4 address that is mapped into IPv6
+/// (RFC 4291 §2.5.5.2) is one of IPv4.
+fn parse(address: &str) -> Option<IpAddr> {
+    let word = |digits: &str| u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes);
+    if !address.is_ascii() {
         return None;
     }
-    Some(Ipv4Addr::from(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes()))
+    if address.len() == 8 {
+        return word(address).map(|bytes| Ipv4Addr::from(bytes).into());
+    }
+    if address.len() != 32 {
+        return None;
+    }
+    let mut octets = [0; 16];
+    for (place, octet) in octets.chunks_exact_mut(4).enumerate() {
+        octet.copy_from_slice(&word(address.get(8 * place..8 * place + 8)?)?);
+    }
+    let address = Ipv6Addr::from(octets);
+    Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
 }
 
 #[cfg(test)]
@@ -130,6 +149,21 @@ mod tests {
         assert!(found(&mapped, "0A", "127.0.0.1:53"));
         let loopback = format!("{:024X}{}:0035", 0, word([0, 0, 0, 1]));
         assert!(!found(&loopback, "0A", "53"));
+        assert!(!found(&loopback, "0A", "[::]:53"));
+        assert!(found(&loopback, "0A", "[::1]:53"));
+    }
+
+    #[test]
+    fn ipv6_sockets_are_in_the_way_of_ipv6() {
+        let four = format!("{:08X}:0035", u32::from_ne_bytes([127, 0, 0, 1]));
+        assert!(!found(&four, "0A", "[::]:53"));
+        assert!(!found("00000000:0035", "0A", "[2001:db8::2]:53"));
+        let word = |bytes| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let (head, tail) = (word([0x20, 1, 0xd, 0xb8]), word([0, 0, 0, 2]));
+        let one = format!("{head}{:016X}{tail}:0035", 0);
+        assert!(found(&one, "0A", "[2001:db8::2]:53"));
+        assert!(!found(&one, "0A", "[2001:db8::3]:53"));
+        assert!(found(&one, "0A", "[::]:53"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::failure::{chain, failed, invalid, no_network, refuse};
 use crate::guard::{Guard, serve as serve_guard};
 use crate::history::History;
 use crate::leases::LeaseWriter;
-use crate::services::{Changes, Services, unix_now};
+use crate::services::{Changes, Farewell, Services, unix_now};
 use crate::{forwards, links, network_view, reconcile, request, store};
 
 /// What netd knows and does, for any number of askers.
@@ -233,7 +233,9 @@ impl Shared {
         let now = unix_now();
         let wanted = |name: &NetworkName| network.is_none_or(|network| network == name);
         let of_one = |(name, services): (&NetworkName, &Services)| -> Vec<Lease> {
-            services.leases().iter().map(|lease| lease_view(name, lease, now)).collect()
+            let v4 = services.leases().into_iter().map(|lease| lease_view(name, &lease, now));
+            let v6 = services.leases6().into_iter().map(|lease| lease6_view(name, &lease, now));
+            v4.chain(v6).collect()
         };
         Ok(daemon.running.iter().filter(|(name, _)| wanted(name)).flat_map(of_one).collect())
     }
@@ -454,9 +456,11 @@ impl Daemon {
         self.networks.remove(name);
         self.failed.remove(name);
         self.want(name, None)?;
-        let journal = self.writer.journal(self.paths.leases(name));
-        if let Err(error) = journal.remove().await {
-            tracing::warn!("cannot remove {}: {error}", journal.path().display());
+        for path in [self.paths.leases(name), self.paths.leases6(name)] {
+            let journal = self.writer.journal(path);
+            if let Err(error) = journal.remove().await {
+                tracing::warn!("cannot remove {}: {error}", journal.path().display());
+            }
         }
         Ok(changed)
     }
@@ -592,7 +596,7 @@ impl Daemon {
             self.running.keys().filter(|name| !to.contains(*name)).cloned().collect();
         for name in ending {
             if let Some(services) = self.running.remove(&name) {
-                services.stop().await;
+                services.stop(Farewell::Say).await;
             }
         }
         let observed = reconcile::execute(&mut self.kernel, &plan, &desired).await?;
@@ -617,12 +621,13 @@ impl Daemon {
         let network = with_mtu(self.definition(name)?, observed);
         let link = observed.links.get(network.bridge.as_str());
         let mac = link.and_then(|link| link.mac).unwrap_or_else(|| free_mac(&network, observed));
-        let journal = self.writer.journal(self.paths.leases(name));
+        let journals = [self.paths.leases(name), self.paths.leases6(name)];
+        let [journal, journal6] = journals.map(|path| self.writer.journal(path));
         let history = self.histories.entry(name.clone()).or_default();
         let services = Services::start(
             &network,
             mac,
-            journal,
+            (journal, journal6),
             &self.upstreams,
             Changes { leases: &self.leases_changed, guard: &self.guard, history },
         )
@@ -754,27 +759,44 @@ fn check_port_is_new(
 }
 
 fn lease_view(network: &NetworkName, lease: &vnet_dhcp::Lease, now: u64) -> Lease {
-    use std::fmt::Write;
-    let hexadecimal = |bytes: &[u8]| {
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string has no way to fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-    };
-    let state = match lease.state {
-        vnet_dhcp::LeaseState::Bound if lease.is_live(now) => "bound",
-        vnet_dhcp::LeaseState::Bound => "expired",
-        vnet_dhcp::LeaseState::Released => "released",
-        vnet_dhcp::LeaseState::Declined => "declined",
-    };
     Lease {
         network: network.clone(),
-        address: lease.ip,
+        address: lease.ip.into(),
         mac: lease.mac,
         hostname: lease.hostname.as_ref().map(ToString::to_string),
         client_id: lease.client_id().map(hexadecimal),
         expires: lease.expires,
-        state: state.to_owned(),
+        state: lease_state(lease.state, lease.is_live(now)),
     }
+}
+
+fn lease6_view(network: &NetworkName, lease: &vnet_dhcp::v6::Lease, now: u64) -> Lease {
+    Lease {
+        network: network.clone(),
+        address: lease.ip.into(),
+        mac: lease.mac.unwrap_or(MacAddr([0; 6])),
+        hostname: lease.hostname.as_ref().map(ToString::to_string),
+        client_id: Some(lease.duid.to_string()),
+        expires: lease.expires,
+        state: lease_state(lease.state, lease.is_live(now)),
+    }
+}
+
+fn lease_state(state: vnet_dhcp::LeaseState, live: bool) -> String {
+    let word = match state {
+        vnet_dhcp::LeaseState::Bound if live => "bound",
+        vnet_dhcp::LeaseState::Bound => "expired",
+        vnet_dhcp::LeaseState::Released => "released",
+        vnet_dhcp::LeaseState::Declined => "declined",
+    };
+    word.to_owned()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string has no way to fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

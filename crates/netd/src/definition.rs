@@ -60,16 +60,18 @@ fn place(
             let same = |text: &str| text.eq_ignore_ascii_case(key);
             reservation_value(in_dhcp("reservations")?, same)
         }
-        DefinitionError::ForwardToHostonly(listen) | DefinitionError::ForwardAddress(listen) => {
+        DefinitionError::ForwardToHostonly(listen)
+        | DefinitionError::ForwardAddress(listen)
+        | DefinitionError::ForwardLoopback6(listen) => {
             let is = |forward: &Forward| forward.listen() == *listen;
             nth_table(root.get("forwards")?, network.forwards.iter().position(is)?)
         }
         DefinitionError::ForwardTarget { forward, .. }
-        | DefinitionError::ForwardLength { forward }
-        | DefinitionError::ForwardsOverlap { second: forward, .. } => {
-            let is = |other: &Forward| other == forward;
-            nth_table(root.get("forwards")?, network.forwards.iter().rposition(is)?)
-        }
+        | DefinitionError::ForwardTarget6 { forward, .. }
+        | DefinitionError::ForwardFamilies(forward)
+        | DefinitionError::ForwardWithoutIpv6(forward)
+        | DefinitionError::ForwardLength { forward } => last_forward(root, network, forward),
+        DefinitionError::ForwardsOverlap { second, .. } => last_forward(root, network, second),
         DefinitionError::TooManyForwards(_) => nth_table(root.get("forwards")?, 0),
         DefinitionError::Ipv6(error) => place_in_ipv6(root.get("mtu"), root.get("ipv6")?, error),
     }?;
@@ -80,6 +82,16 @@ fn line_and_column(text: &str, at: usize) -> Option<(usize, usize)> {
     let before = text.get(..at)?;
     let line = before.rsplit('\n').next()?;
     Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+}
+
+/// Where the last forward stands that is this one.
+fn last_forward(
+    root: &toml_edit::Table,
+    network: &NetworkDefinition,
+    forward: &Forward,
+) -> Option<std::ops::Range<usize>> {
+    let place = network.forwards.iter().rposition(|other| other == forward)?;
+    nth_table(root.get("forwards")?, place)
 }
 
 fn place_in_ipv6(

@@ -75,9 +75,8 @@ impl Shared {
         request: Reserve,
         run: Run,
     ) -> Result<Changed, ErrorBody> {
-        let Reserve { ip, hostname } = request;
         let mut daemon = self.daemon.lock().await;
-        let text = reservation::reserve(&daemon.text(name)?, mac, ip, hostname.as_ref())
+        let text = reservation::reserve(&daemon.text(name)?, mac, &request)
             .map_err(|error| invalid(&error))?;
         daemon.edit(name, text, run).await
     }
@@ -175,7 +174,7 @@ impl Daemon {
         };
         let forwards: Vec<_> = edit.new.forwards.iter().filter(is_new).cloned().collect();
         self.check_forwards_of_others(&edit.new.name, &forwards, |_| true)?;
-        forwards::check_ports_are_free(&edit.new.name, &forwards)
+        forwards::check_ports_are_free(&edit.new, &forwards)
     }
 
     fn put_back(&mut self, name: &NetworkName, old: Option<&NetworkDefinition>) {
@@ -243,7 +242,8 @@ impl Daemon {
         if edit.services == ServiceChange::Restart
             && let Some(services) = self.running.remove(name)
         {
-            services.stop().await;
+            let old = edit.old.as_ref().unwrap_or(&edit.new);
+            services.stop(services::farewell(old, &edit.new)).await;
         }
         let (changed, observed) = self.try_switch(up, observed).await?;
         if edit.services == ServiceChange::Reconfigure
@@ -268,7 +268,7 @@ impl Daemon {
         match edit.services {
             ServiceChange::Restart => {
                 if let Some(services) = self.running.remove(name) {
-                    services.stop().await;
+                    services.stop(services::farewell(&edit.new, old)).await;
                 }
             }
             ServiceChange::Reconfigure => {
@@ -301,7 +301,11 @@ impl Daemon {
     /// Leases of a subnet that the network has no longer are nobody's; they are not to come back
     /// should it have that subnet again.
     async fn forget_old_leases(&self, edit: &Edit) {
-        let moved = edit.old.as_ref().is_some_and(|old| old.subnet != edit.new.subnet);
+        let prefix = |network: &NetworkDefinition| network.ipv6.as_ref().map(|ipv6| ipv6.prefix);
+        let moved = edit
+            .old
+            .as_ref()
+            .is_some_and(|old| old.subnet != edit.new.subnet || prefix(old) != prefix(&edit.new));
         if let Some(services) = self.running.get(&edit.new.name).filter(|_| moved)
             && let Err(error) = services.write_snapshot().await
         {
@@ -320,7 +324,10 @@ fn check_clashes(
     if old.is_none_or(|old| old.bridge != new.bridge) {
         request::check_bridge(&new.bridge, observed, others)?;
     }
-    if old.is_none_or(|old| old.subnet != new.subnet) {
+    let nets = |network: &NetworkDefinition| {
+        (network.subnet, network.ipv6.as_ref().map(|ipv6| ipv6.prefix))
+    };
+    if old.is_none_or(|old| nets(old) != nets(new)) {
         request::check_clash(new, observed, others)?;
     }
     if old.is_none_or(|old| old.domain != new.domain) {

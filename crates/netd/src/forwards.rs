@@ -8,6 +8,7 @@
 //! The definition says what is desired, so what was begun is finished by the next netd.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
@@ -15,7 +16,7 @@ use vnet_api::client::Run;
 use vnet_api::model::{Changed, ErrorBody, ErrorKind, ForwardView};
 use vnet_kernel::Routes;
 use vnet_listeners::{holders, in_the_way};
-use vnet_plan::{Addresses, Desired, FirewallState, Observed, Tenant, addresses};
+use vnet_plan::{Addresses, Desired, FirewallState, GuestAddresses, Observed, Tenant, addresses};
 use vnet_types::{Forward, Listen, NetworkDefinition, NetworkName, TargetHost};
 
 use crate::daemon::{Daemon, Shared};
@@ -94,6 +95,7 @@ impl Daemon {
             .collect();
         desired.bridged = self.bridged.up();
         desired.leases = names.iter().map(|name| (name.clone(), self.leased(name))).collect();
+        desired.leases6 = names.iter().map(|name| (name.clone(), self.leased6(name))).collect();
         desired
     }
 
@@ -108,28 +110,55 @@ impl Daemon {
             None => {
                 // Services::start says what is wrong with a file that cannot be read.
                 let bytes = std::fs::read(self.paths.leases(&network.name)).unwrap_or_default();
-                vnet_dhcp::journal::replay(&bytes).leases.into_values().collect()
+                let replay = vnet_dhcp::journal::replay::<vnet_dhcp::Lease>(&bytes);
+                replay.leases.into_values().collect()
             }
         };
         let now = unix_now();
         let tenant = |lease: vnet_dhcp::Lease| {
             let live = lease.is_live(now);
-            live.then_some(Tenant { mac: lease.mac, ip: lease.ip, hostname: lease.hostname })
+            let ip = lease.ip.into();
+            live.then_some(Tenant { mac: lease.mac, ip, hostname: lease.hostname })
         };
-        let tenants: Vec<_> = leases.into_iter().filter_map(tenant).collect();
+        let mut tenants: Vec<_> = leases.into_iter().filter_map(tenant).collect();
+        tenants.extend(self.tenants6(&network.name, now));
         addresses(network, &tenants, observed)
+    }
+
+    /// Those who have an IPv6 address, likewise.
+    fn tenants6(&self, network: &NetworkName, now: u64) -> Vec<Tenant> {
+        let leases = match self.running.get(network) {
+            Some(services) => services.leases6(),
+            None => {
+                let bytes = std::fs::read(self.paths.leases6(network)).unwrap_or_default();
+                let replay = vnet_dhcp::journal::replay::<vnet_dhcp::v6::Lease>(&bytes);
+                replay.leases.into_values().collect()
+            }
+        };
+        let live = leases.into_iter().filter(|lease| lease.is_live(now));
+        let tenant = |lease: vnet_dhcp::v6::Lease| {
+            let (mac, ip) = (lease.mac?, lease.ip.into());
+            Some(Tenant { mac, ip, hostname: lease.hostname })
+        };
+        live.filter_map(tenant).collect()
     }
 
     fn forward_views(&self, network: &NetworkDefinition, observed: &Observed) -> Vec<ForwardView> {
         let up = self.running.contains_key(&network.name);
         let addresses = self.addresses(network, observed);
         let view = |forward: &Forward| {
+            let listen = forward.listen();
             let to = match &forward.target.host {
-                TargetHost::Address(address) => Some(*address),
-                TargetHost::Name(name) => addresses.get(name).copied(),
+                TargetHost::Address(IpAddr::V4(v4)) => GuestAddresses { v4: Some(*v4), v6: None },
+                TargetHost::Address(IpAddr::V6(v6)) => GuestAddresses { v4: None, v6: Some(*v6) },
+                TargetHost::Name(name) => addresses.get(name).copied().unwrap_or_default(),
             };
-            let (network, forward) = (network.name.clone(), forward.clone());
-            ForwardView { network, forward, to: to.filter(|_| up) }
+            ForwardView {
+                network: network.name.clone(),
+                forward: forward.clone(),
+                to: to.v4.filter(|_| up && listen.takes_v4()),
+                to6: to.v6.filter(|_| up && listen.takes_v6()),
+            }
         };
         network.forwards.iter().map(view).collect()
     }
@@ -162,7 +191,7 @@ impl Daemon {
         definition.forwards.push(forward.clone());
         definition.validate().map_err(|error| invalid(&error))?;
         self.check_forwards_of_others(name, std::slice::from_ref(&forward), |_| true)?;
-        check_ports_are_free(name, std::slice::from_ref(&forward))?;
+        check_ports_are_free(&definition, std::slice::from_ref(&forward))?;
         let changed = self
             .change_forwards(definition, run, |paths| store::add_forward(paths, name, &forward))
             .await?;
@@ -259,7 +288,7 @@ impl Daemon {
     pub(crate) fn check_forwards(&self, network: &NetworkDefinition) -> Result<(), ErrorBody> {
         let running = |other: &NetworkName| self.running.contains_key(other);
         self.check_forwards_of_others(&network.name, &network.forwards, running)?;
-        check_ports_are_free(&network.name, &network.forwards)
+        check_ports_are_free(network, &network.forwards)
     }
 
     pub(crate) fn check_forwards_of_others(
@@ -300,20 +329,26 @@ pub(crate) fn check_overlap(
 }
 
 pub(crate) fn check_ports_are_free(
-    name: &NetworkName,
+    network: &NetworkDefinition,
     forwards: &[Forward],
 ) -> Result<(), ErrorBody> {
+    let name = &network.name;
     for forward in forwards {
-        let listen = forward.listen();
+        let mut listen = forward.listen();
+        if network.ipv6.is_none() {
+            // Nothing of IPv6 is taken for a network without it.
+            listen.address = listen.address.or(Some(Ipv4Addr::UNSPECIFIED.into()));
+        }
         let sockets = in_the_way(&listen);
         let Some(first) = sockets.first() else { continue };
         let same: Vec<_> =
             sockets.iter().filter(|other| other.port == first.port).copied().collect();
         let holder = holders(&same).unwrap_or_else(|| "another process".to_owned());
         let message = format!(
-            "{listen} cannot be forwarded into {name}: {holder} listens at {}:{}; stop it, or \
-             forward another port, or at another address of the host",
-            first.address, first.port
+            "{} cannot be forwarded into {name}: {holder} listens at {}; stop it, or forward \
+             another port, or at another address of the host",
+            forward.listen(),
+            SocketAddr::new(first.address, first.port)
         );
         return Err(refuse(ErrorKind::Conflict, message));
     }

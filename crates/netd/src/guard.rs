@@ -4,12 +4,10 @@
 //! All that ask while a transaction is under way share the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use vnet_dhcp::Lease;
 use vnet_types::{MacAddr, NetworkName};
 
 use crate::daemon::Shared;
@@ -84,25 +82,24 @@ pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
 }
 
 /// The running leases of one network, as the guard was told of them.
-pub(crate) struct Leases {
+pub(crate) struct Leases<A> {
     network: NetworkName,
     guard: Guard,
-    told: BTreeMap<Ipv4Addr, MacAddr>,
+    told: BTreeMap<A, MacAddr>,
 }
 
-impl Leases {
+impl<A: Ord> Leases<A> {
     pub(crate) fn new(network: NetworkName, guard: Guard) -> Self {
         Self { network, guard, told: BTreeMap::new() }
     }
 
     /// Notes that the guest with the address `mac` is given `ip`: whether the guard must hear of it.
-    pub(crate) fn note(&mut self, ip: Ipv4Addr, mac: MacAddr) -> bool {
+    pub(crate) fn note(&mut self, ip: A, mac: MacAddr) -> bool {
         self.told.insert(ip, mac) != Some(mac)
     }
 
     /// Tells the guard if these are not the running leases of when it was told last.
-    pub(crate) fn compare<'a>(&mut self, all: impl Iterator<Item = &'a Lease>, unix: u64) {
-        let live = all.filter(|lease| lease.is_live(unix)).map(|lease| (lease.ip, lease.mac));
+    pub(crate) fn compare(&mut self, live: impl Iterator<Item = (A, MacAddr)>) {
         let live: BTreeMap<_, _> = live.collect();
         if live != self.told {
             self.told = live;
@@ -111,7 +108,7 @@ impl Leases {
     }
 
     /// Has the guard look at the leases; what is returned ends when that is done.
-    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<A> {
         self.guard.refresh(&self.network)
     }
 }

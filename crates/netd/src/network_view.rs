@@ -17,6 +17,7 @@ pub(crate) fn network(
         });
     Network {
         gateway: definition.subnet.gateway(),
+        gateway6: definition.ipv6.as_ref().map(|ipv6| ipv6.prefix.gateway()),
         bridge_mac,
         mtu: with_mtu(definition, observed).mtu(),
         ports: ports(&definition.name, observed),

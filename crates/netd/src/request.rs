@@ -1,9 +1,11 @@
 //! From what a person asks for to a whole definition: what is left out is chosen so that it
 //! clashes with nothing on the host.
 
-use vnet_api::model::{CreateNetwork, ErrorBody, ErrorKind};
-use vnet_plan::{Observed, clashes, free_bridge, free_subnet};
-use vnet_types::{DEFAULT_LEASE_SECONDS, Dhcp, Dns, DnsName, IfName, NetworkDefinition, Subnet};
+use vnet_api::model::{CreateIpv6, CreateNetwork, ErrorBody, ErrorKind};
+use vnet_plan::{Observed, clashes, clashes6, free_bridge, free_prefix6, free_subnet};
+use vnet_types::{
+    DEFAULT_LEASE_SECONDS, Dhcp, Dns, DnsName, IfName, Ipv6, NetworkDefinition, Prefix6, Subnet,
+};
 
 use crate::failure::{conflict, failed, invalid, refuse};
 
@@ -48,6 +50,10 @@ pub(crate) fn complete(
         lease_seconds: DEFAULT_LEASE_SECONDS,
         reservations: Vec::new(),
     });
+    let ipv6 = match request.ipv6 {
+        Some(request) => Some(choose_ipv6(&request, observed, others, &mut notes)?),
+        None => None,
+    };
     let definition = NetworkDefinition {
         name: request.name,
         mode: request.mode,
@@ -59,7 +65,7 @@ pub(crate) fn complete(
         autostart: true,
         anti_spoofing: true,
         dhcp,
-        ipv6: None,
+        ipv6,
         dns: Dns::default(),
         forwards: Vec::new(),
     };
@@ -108,6 +114,51 @@ fn choose_subnet(
     Ok(subnet)
 }
 
+fn choose_ipv6(
+    request: &CreateIpv6,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+    notes: &mut Vec<String>,
+) -> Result<Ipv6, ErrorBody> {
+    if request.range.is_some() && request.prefix.is_none() {
+        return Err(refuse(
+            ErrorKind::Invalid,
+            "--range6 needs a prefix, as in --ipv6=fd12:3456:789a::/64: without it, the prefix is \
+             chosen",
+        ));
+    }
+    let prefix = match request.prefix {
+        Some(prefix) => prefix,
+        None => random_prefix(observed, others)?,
+    };
+    let slaac = request.slaac.unwrap_or(prefix.fits_slaac());
+    let range = match request.range {
+        None if !slaac => {
+            let range = prefix.usual_range();
+            notes.push(format!("DHCPv6 gives the addresses {range}"));
+            Some(range)
+        }
+        range => range,
+    };
+    Ok(Ipv6 { slaac, range, ..Ipv6::new(prefix) })
+}
+
+/// A unique local prefix from the kernel's random numbers.
+fn random_prefix(observed: &Observed, others: &[&NetworkDefinition]) -> Result<Prefix6, ErrorBody> {
+    let mut failure = None;
+    let random = || {
+        getrandom::u64().unwrap_or_else(|error| {
+            failure = Some(error);
+            0
+        })
+    };
+    let prefix = free_prefix6(observed, others, random).map_err(|error| failed(&error))?;
+    match failure {
+        Some(error) => Err(failed(&error)),
+        None => Ok(prefix),
+    }
+}
+
 const fn usual_subnet() -> ipnet::Ipv4Net {
     ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(192, 168, 122, 0), 24)
 }
@@ -152,6 +203,7 @@ pub(crate) fn check_clash(
     observed: &Observed,
     others: &[&NetworkDefinition],
 ) -> Result<(), ErrorBody> {
+    check_clash6(network, observed, others)?;
     let Some(clash) = clashes(network.subnet, observed, others) else {
         return Ok(());
     };
@@ -164,4 +216,27 @@ pub(crate) fn check_clash(
             network.subnet, network.name
         ),
     ))
+}
+
+/// Whether the network can have its IPv6 prefix, and the host IPv6 at all.
+fn check_clash6(
+    network: &NetworkDefinition,
+    observed: &Observed,
+    others: &[&NetworkDefinition],
+) -> Result<(), ErrorBody> {
+    let Some(ipv6) = &network.ipv6 else { return Ok(()) };
+    let name = &network.name;
+    if !observed.ipv6 {
+        let message = format!(
+            "network {name} is to have IPv6, but this host's kernel has none: start it without \
+             `ipv6.disable=1`, or leave out --ipv6 (the table [ipv6])"
+        );
+        return Err(refuse(ErrorKind::Conflict, message));
+    }
+    let Some(clash) = clashes6(ipv6.prefix, observed, others) else { return Ok(()) };
+    let message = format!(
+        "the IPv6 prefix {} of network {name} overlaps {clash}: give another one",
+        ipv6.prefix
+    );
+    Err(refuse(ErrorKind::Conflict, message))
 }

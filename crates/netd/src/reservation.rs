@@ -1,10 +1,11 @@
 //! A reservation more or less in a definition's text. All else in it stays as a person wrote it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use toml_edit::{
     Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value, value,
 };
+use vnet_api::model::Reserve;
 use vnet_types::{DnsName, MacAddr};
 
 /// Why a text cannot be changed so.
@@ -13,35 +14,64 @@ pub(crate) enum ReserveError {
     /// It is no TOML.
     #[error("{0}")]
     Syntax(String),
+    /// Neither address is given.
+    #[error("no address is given: give one with --ip, or an IPv6 address with --ip6")]
+    NoAddress,
     /// There is no table `dhcp`.
     #[error("the network has no DHCP, so nothing can be reserved: add a table [dhcp] with a range")]
     NoDhcp,
+    /// There is no table `ipv6`.
+    #[error(
+        "the network has no IPv6, so no IPv6 address can be reserved: add a table [ipv6] with a \
+         prefix"
+    )]
+    NoIpv6,
     /// Nothing is reserved for this address.
     #[error("nothing is reserved for {0}: `vnet show` lists what is")]
     NotReserved(MacAddr),
 }
 
-/// The text in which `ip` is reserved for `mac`. What was reserved for it before is replaced; its
-/// name stays where no `hostname` is given.
-pub(crate) fn reserve(
-    text: &str,
-    mac: MacAddr,
-    ip: Ipv4Addr,
-    hostname: Option<&DnsName>,
-) -> Result<String, ReserveError> {
+/// The tables that hold reservations.
+const TABLES: [&str; 2] = ["dhcp", "ipv6"];
+
+/// The text in which the addresses of `reserve` are reserved for `mac`. What was reserved for it
+/// before is replaced; its name stays where no other is given.
+pub(crate) fn reserve(text: &str, mac: MacAddr, reserve: &Reserve) -> Result<String, ReserveError> {
     let mut document = parse(text)?;
-    let dhcp = dhcp(&mut document)?;
-    let inline = dhcp.as_inline_table().is_some();
-    let dhcp = dhcp.as_table_like_mut().ok_or(ReserveError::NoDhcp)?;
-    if !dhcp.contains_key("reservations") {
+    let hostname = reserve.hostname.as_ref();
+    let Reserve { ip, ip6, .. } = reserve;
+    if ip.is_none() && ip6.is_none() {
+        return Err(ReserveError::NoAddress);
+    }
+    if let Some(ip) = ip {
+        reserve_in(document.get_mut("dhcp"), mac, (*ip).into(), hostname)
+            .ok_or(ReserveError::NoDhcp)?;
+    }
+    if let Some(ip) = ip6 {
+        reserve_in(document.get_mut("ipv6"), mac, (*ip).into(), hostname)
+            .ok_or(ReserveError::NoIpv6)?;
+    }
+    Ok(document.to_string())
+}
+
+fn reserve_in(
+    table: Option<&mut Item>,
+    mac: MacAddr,
+    ip: IpAddr,
+    hostname: Option<&DnsName>,
+) -> Option<()> {
+    let table = table?;
+    let inline = table.as_inline_table().is_some();
+    let table = table.as_table_like_mut()?;
+    if !table.contains_key("reservations") {
         let none = if inline {
             Item::Value(Value::Array(Array::new()))
         } else {
             Item::ArrayOfTables(ArrayOfTables::new())
         };
-        dhcp.insert("reservations", none);
+        table.insert("reservations", none);
     }
-    let reservations = dhcp.get_mut("reservations").ok_or(ReserveError::NoDhcp)?;
+    let reservations = table.get_mut("reservations")?;
     match find(reservations, mac) {
         Some(index) => {
             if let Some(known) = at(reservations, index) {
@@ -53,34 +83,31 @@ pub(crate) fn reserve(
         }
         None => add(reservations, mac, ip, hostname),
     }
-    Ok(document.to_string())
+    Some(())
 }
 
-/// The text in which nothing is reserved for `mac`.
+/// The text in which nothing is reserved for `mac`, neither an IPv4 nor an IPv6 address.
 pub(crate) fn unreserve(text: &str, mac: MacAddr) -> Result<String, ReserveError> {
     let mut document = parse(text)?;
-    let dhcp = dhcp(&mut document)?.as_table_like_mut().ok_or(ReserveError::NoDhcp)?;
-    let gone = || ReserveError::NotReserved(mac);
-    let reservations = dhcp.get_mut("reservations").ok_or_else(gone)?;
-    let index = find(reservations, mac).ok_or_else(gone)?;
-    match reservations {
-        Item::ArrayOfTables(tables) => {
-            tables.remove(index);
+    let mut found = false;
+    for name in TABLES {
+        let table = document.get_mut(name).and_then(Item::as_table_like_mut);
+        let Some(reservations) = table.and_then(|table| table.get_mut("reservations")) else {
+            continue;
+        };
+        let Some(index) = find(reservations, mac) else { continue };
+        match reservations {
+            Item::ArrayOfTables(tables) => drop(tables.remove(index)),
+            Item::Value(Value::Array(array)) => drop(array.remove(index)),
+            _ => continue,
         }
-        Item::Value(Value::Array(array)) => {
-            array.remove(index);
-        }
-        _ => return Err(gone()),
+        found = true;
     }
-    Ok(document.to_string())
+    if found { Ok(document.to_string()) } else { Err(ReserveError::NotReserved(mac)) }
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ReserveError> {
     text.parse().map_err(|error: toml_edit::TomlError| ReserveError::Syntax(error.to_string()))
-}
-
-fn dhcp(document: &mut DocumentMut) -> Result<&mut Item, ReserveError> {
-    document.get_mut("dhcp").ok_or(ReserveError::NoDhcp)
 }
 
 /// Which of the reservations is that of `mac`.
@@ -122,7 +149,7 @@ fn set(table: &mut dyn TableLike, key: &str, text: String) {
     }
 }
 
-fn add(reservations: &mut Item, mac: MacAddr, ip: Ipv4Addr, hostname: Option<&DnsName>) {
+fn add(reservations: &mut Item, mac: MacAddr, ip: IpAddr, hostname: Option<&DnsName>) {
     let values = [
         ("mac", Some(mac.to_string())),
         ("ip", Some(ip.to_string())),
@@ -166,9 +193,20 @@ fn indent(prefix: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const TABLES: &str = r#"# mine
+    fn reserve(
+        text: &str,
+        mac: MacAddr,
+        ip: Ipv4Addr,
+        hostname: Option<&DnsName>,
+    ) -> Result<String, ReserveError> {
+        super::reserve(text, mac, &Reserve { ip: Some(ip), ip6: None, hostname: hostname.cloned() })
+    }
+
+    const DEFINITION: &str = r#"# mine
 name = "default"
 
 [dhcp] # for guests
@@ -198,26 +236,26 @@ upstreams = []
 
     #[test]
     fn another_reservation_stands_behind_the_others() {
-        let text = reserve(TABLES, mac(2), ip(10), Some(&name("web"))).unwrap();
+        let text = reserve(DEFINITION, mac(2), ip(10), Some(&name("web"))).unwrap();
         let expected = "\n[[dhcp.reservations]]\nmac = \"52:54:00:00:00:02\"\n\
                         ip = \"192.168.122.10\"\nhostname = \"web\"\n";
-        assert_eq!(text.replacen(expected, "", 1), TABLES, "{text}");
+        assert_eq!(text.replacen(expected, "", 1), DEFINITION, "{text}");
     }
 
     #[test]
     fn a_changed_reservation_keeps_its_comments_and_its_name() {
-        let text = reserve(TABLES, mac(1), ip(11), None).unwrap();
-        assert_eq!(text, TABLES.replace("122.9\"", "122.11\""));
-        let text = reserve(TABLES, mac(1), ip(9), Some(&name("store"))).unwrap();
-        assert_eq!(text, TABLES.replace("\"db\"", "\"store\""));
+        let text = reserve(DEFINITION, mac(1), ip(11), None).unwrap();
+        assert_eq!(text, DEFINITION.replace("122.9\"", "122.11\""));
+        let text = reserve(DEFINITION, mac(1), ip(9), Some(&name("store"))).unwrap();
+        assert_eq!(text, DEFINITION.replace("\"db\"", "\"store\""));
     }
 
     #[test]
     fn what_is_no_longer_reserved_leaves_all_else() {
-        let text = unreserve(TABLES, mac(1)).unwrap();
+        let text = unreserve(DEFINITION, mac(1)).unwrap();
         assert!(!text.contains("52:54") && text.contains("# mine") && text.contains("# for"));
         assert!(text.contains("[dns]\nupstreams = []\n"), "{text}");
-        assert_eq!(unreserve(TABLES, mac(2)), Err(ReserveError::NotReserved(mac(2))));
+        assert_eq!(unreserve(DEFINITION, mac(2)), Err(ReserveError::NotReserved(mac(2))));
     }
 
     #[test]
@@ -244,5 +282,19 @@ upstreams = []
         let text = reserve("name = \"a\"\n\n[dhcp]\nrange = \"x\"\n", mac(1), ip(9), None).unwrap();
         assert!(text.contains("[[dhcp.reservations]]\nmac = "), "{text}");
         assert_eq!(reserve("name = \"a\"\n", mac(1), ip(9), None), Err(ReserveError::NoDhcp));
+    }
+
+    #[test]
+    fn ipv6_addresses_stand_in_their_own_table() {
+        let ip6 = |text: &str| Reserve { ip: None, ip6: text.parse().ok(), hostname: None };
+        let none = super::reserve(DEFINITION, mac(1), &ip6("fd00::9"));
+        assert_eq!(none, Err(ReserveError::NoIpv6));
+        assert_eq!(super::reserve(DEFINITION, mac(1), &ip6("")), Err(ReserveError::NoAddress));
+        let text = format!("{DEFINITION}\n[ipv6] # too\nprefix = \"fd00::/64\"\n");
+        let both = Reserve { ip: Some(ip(9)), ..ip6("fd00::9") };
+        let changed = super::reserve(&text, mac(1), &both).unwrap();
+        let new = "\n[[ipv6.reservations]]\nmac = \"52:54:00:00:00:01\"\nip = \"fd00::9\"\n";
+        assert_eq!(changed.replacen(new, "", 1), text, "{changed}");
+        assert!(!unreserve(&changed, mac(1)).unwrap().contains("52:54"));
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Definitions {
 
 /// One definition of either sort.
 enum Definition {
-    Network(NetworkDefinition),
+    Network(Box<NetworkDefinition>),
     Bridged(BridgedDefinition),
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
     for path in files {
         match read(&path) {
             Ok(Definition::Network(network)) => {
-                found.networks.insert(network.name.clone(), network);
+                found.networks.insert(network.name.clone(), *network);
             }
             Ok(Definition::Bridged(network)) => {
                 found.bridged.insert(network.name.clone(), network);
@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<Definition, String> {
     }
     let network = definition::parse(&text)?;
     check_stem(path, &network.name)?;
-    Ok(Definition::Network(network))
+    Ok(Definition::Network(Box::new(network)))
 }
 
 fn check_stem(path: &Path, name: &NetworkName) -> Result<(), String> {

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName, Subnet};
+use ipnet::{IpNet, Ipv4Net};
+use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName, Prefix6, Subnet};
 
 use crate::Observed;
 use crate::diff::ours;
+
+/// Random prefixes that are tried. The first one is free unless somebody has a route to all of
+/// fd00::/8.
+const PREFIX_TRIES: usize = 16;
 
 /// Nothing is left to choose from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum ChooseError {
     /// Every subnet that is tried is in use on this host.
     #[error("no private /24 subnet is free on this host: give one with --subnet")]
     Subnet,
+    /// Every unique local prefix that is tried is in use on this host.
+    #[error("no unique local IPv6 prefix is free on this host: give one with --ipv6=PREFIX")]
+    Prefix6,
     /// Every name that is tried is taken.
     #[error("no bridge name from virbr0 to virbr9999 is free: give one with --bridge")]
     Bridge,
@@ -28,14 +35,14 @@ pub enum Clash {
     /// An address of a link of the host.
     Address {
         /// The address with its prefix.
-        net: Ipv4Net,
+        net: IpNet,
         /// The link.
         link: String,
     },
     /// A route of the host.
     Route {
         /// Where it leads.
-        destination: Ipv4Net,
+        destination: IpNet,
         /// The link that it leaves by.
         link: Option<String>,
     },
@@ -43,8 +50,8 @@ pub enum Clash {
     Network {
         /// Its name.
         name: NetworkName,
-        /// Its subnet.
-        subnet: Subnet,
+        /// Its subnet, or its IPv6 prefix.
+        subnet: IpNet,
     },
 }
 
@@ -69,6 +76,21 @@ pub fn clashes(
     observed: &Observed,
     networks: &[&NetworkDefinition],
 ) -> Option<Clash> {
+    clash(subnet.net().into(), observed, networks)
+}
+
+/// The same for an IPv6 prefix.
+#[must_use]
+pub fn clashes6(
+    prefix: Prefix6,
+    observed: &Observed,
+    networks: &[&NetworkDefinition],
+) -> Option<Clash> {
+    clash(prefix.net().into(), observed, networks)
+}
+
+fn clash(wanted: IpNet, observed: &Observed, networks: &[&NetworkDefinition]) -> Option<Clash> {
+    let overlaps = |other: &IpNet| wanted.contains(&other.network()) || other.contains(&wanted);
     // A bridge of ours may have another name, or another subnet, than it is to have.
     let own: BTreeSet<u32> = observed
         .links
@@ -77,16 +99,20 @@ pub fn clashes(
         .map(|(_, link)| link.index)
         .collect();
     let name = |index: u32| observed.link_name(index).map(str::to_owned);
-    let network = networks
-        .iter()
-        .find(|network| subnet.overlaps(network.subnet.net()))
-        .map(|network| Clash::Network { name: network.name.clone(), subnet: network.subnet });
+    let nets = networks.iter().flat_map(|network| {
+        let prefix = network.ipv6.as_ref().map(|ipv6| IpNet::from(ipv6.prefix.net()));
+        let nets = std::iter::once(network.subnet.net().into()).chain(prefix);
+        nets.map(|net| (&network.name, net))
+    });
+    let network = nets
+        .filter(|(_, net)| overlaps(net))
+        .map(|(name, subnet)| Clash::Network { name: name.clone(), subnet })
+        .next();
     let address = || {
         observed.addresses.iter().filter(|address| !own.contains(&address.link)).find_map(
             |address| {
-                let ipnet::IpNet::V4(net) = address.net else { return None };
-                subnet.overlaps(net).then(|| Clash::Address {
-                    net,
+                overlaps(&address.net).then(|| Clash::Address {
+                    net: address.net,
                     link: name(address.link).unwrap_or_else(|| "a link that is gone".into()),
                 })
             },
@@ -98,7 +124,7 @@ pub fn clashes(
                 && !route.link.is_some_and(|link| own.contains(&link))
         });
         foreign
-            .filter(|route| subnet.overlaps(route.destination))
+            .filter(|route| overlaps(&route.destination))
             .map(|route| Clash::Route {
                 destination: route.destination,
                 link: route.link.and_then(name),
@@ -126,6 +152,23 @@ pub fn free_subnet(
         .filter_map(|octets| Subnet::new(Ipv4Net::new(Ipv4Addr::from(octets), 24).ok()?).ok())
         .find(|&subnet| clashes(subnet, observed, networks).is_none())
         .ok_or(ChooseError::Subnet)
+}
+
+/// A unique local prefix that is free. `random` gives global identifiers, which must be random for
+/// the prefix to be unique elsewhere, too (RFC 4193 §3.2).
+///
+/// # Errors
+/// None of those that `random` gave is free.
+pub fn free_prefix6(
+    observed: &Observed,
+    networks: &[&NetworkDefinition],
+    random: impl FnMut() -> u64,
+) -> Result<Prefix6, ChooseError> {
+    std::iter::repeat_with(random)
+        .take(PREFIX_TRIES)
+        .map(Prefix6::unique_local)
+        .find(|&prefix| clashes6(prefix, observed, networks).is_none())
+        .ok_or(ChooseError::Prefix6)
 }
 
 /// The first free bridge name: `virbr0`, `virbr1` and so on.

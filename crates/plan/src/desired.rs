@@ -1,16 +1,21 @@
 //! What should be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use vnet_types::{BridgedDefinition, IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
+use vnet_types::{
+    BridgedDefinition, IfName, MacAddr, Mode, NetworkDefinition, NetworkName, link_local,
+};
 
-use crate::firewall::{Allowed, Firewall, Port, Zone};
+use crate::firewall::{Allowed, Allowed6, Firewall, Port, Zone, Zone6};
 use crate::forward::{Addresses, published};
 use crate::{Alias, Link, LinkKind, Observed};
 
 /// The addresses that the guests of a network have, each with the guest's MAC address.
 pub type Leased = BTreeSet<(MacAddr, Ipv4Addr)>;
+
+/// The same in IPv6, as far as DHCPv6 has given them.
+pub type Leased6 = BTreeSet<(MacAddr, Ipv6Addr)>;
 
 /// The networks that should be up, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +26,8 @@ pub struct Desired {
     pub addresses: BTreeMap<NetworkName, Addresses>,
     /// The running leases of each.
     pub leases: BTreeMap<NetworkName, Leased>,
+    /// The running leases of each in IPv6.
+    pub leases6: BTreeMap<NetworkName, Leased6>,
     /// The networks over an uplink that are up: only the ports on them are part of the plan.
     pub bridged: BTreeMap<NetworkName, BridgedDefinition>,
 }
@@ -32,6 +39,13 @@ impl Desired {
         self.networks.values().any(|(network, _)| network.mode != Mode::Hostonly)
     }
 
+    /// Whether the host must forward IPv6 packets for any of the networks.
+    #[must_use]
+    pub fn forwards6(&self) -> bool {
+        let open = |network: &NetworkDefinition| network.mode != Mode::Hostonly;
+        self.networks.values().any(|(network, _)| network.ipv6.is_some() && open(network))
+    }
+
     /// The firewall that the networks need, with the ports that are there.
     #[must_use]
     pub fn firewall(&self, observed: &Observed) -> Firewall {
@@ -40,8 +54,16 @@ impl Desired {
         let zones: Firewall = self
             .networks
             .values()
-            .map(|(network, _)| {
+            .map(|(network, mac)| {
+                let bridge = observed.links.get(network.bridge.as_str());
+                let mac = bridge.and_then(|link| link.mac).unwrap_or(*mac);
+                let ipv6 = network.ipv6.as_ref().map(|ipv6| Zone6 {
+                    prefix: ipv6.prefix,
+                    link_local: link_local(mac),
+                    reserved: ipv6.reservations.iter().map(|one| one.ip).collect(),
+                });
                 let zone = Zone {
+                    ipv6,
                     mode: network.mode,
                     subnet: network.subnet,
                     uplink: network.uplink.clone(),
@@ -61,7 +83,7 @@ impl Desired {
         if let Some(network) = self.bridged.get(&network) {
             let guarded = link.kind == LinkKind::Tun && network.anti_spoofing;
             let network = network.name.clone();
-            let port = || Port { network, mac, addresses: Allowed::Any };
+            let port = || Port { network, mac, addresses: Allowed::Any, ipv6: None };
             return guarded.then(|| Some((name.parse().ok()?, port())))?;
         }
         // A bridge may have been taken over by another network, with the ports on it.
@@ -77,7 +99,9 @@ impl Desired {
         let none = Leased::new();
         let leased = self.leases.get(&network.name).unwrap_or(&none);
         let addresses = allowed(network, leased, mac);
-        Some((name.parse().ok()?, Port { network: network.name.clone(), mac, addresses }))
+        let none = Leased6::new();
+        let ipv6 = allowed6(network, self.leases6.get(&network.name).unwrap_or(&none), mac);
+        Some((name.parse().ok()?, Port { network: network.name.clone(), mac, addresses, ipv6 }))
     }
 }
 
@@ -89,4 +113,16 @@ pub fn allowed(network: &NetworkDefinition, leased: &Leased, mac: MacAddr) -> Al
     let reserved = dhcp.reservations.iter().filter(|one| one.mac == mac).map(|one| one.ip);
     let of_mac = (mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST);
     Allowed::Given(leased.range(of_mac).map(|(_, ip)| *ip).chain(reserved).collect())
+}
+
+/// The IPv6 addresses beside link-local ones that the guest with the address `mac` may use on
+/// `network`.
+#[must_use]
+pub fn allowed6(network: &NetworkDefinition, leased: &Leased6, mac: MacAddr) -> Option<Allowed6> {
+    let ipv6 = network.ipv6.as_ref()?;
+    let reserved = ipv6.reservations.iter().filter(|one| one.mac == mac).map(|one| one.ip);
+    let of_mac = (mac, Ipv6Addr::UNSPECIFIED)..=(mac, Ipv6Addr::from_bits(u128::MAX));
+    let given = leased.range(of_mac).map(|(_, ip)| *ip).chain(reserved);
+    let made = ipv6.slaac.then(|| ipv6.prefix.eui64(mac)).flatten();
+    Some(Allowed6 { prefix: ipv6.slaac.then_some(ipv6.prefix), own: given.chain(made).collect() })
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName};
+use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName, link_local};
 
 use crate::{
     Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan, forward,
+    forwarding6,
 };
 
 /// What stands in the way of a plan, and isn't ours to remove.
@@ -60,6 +61,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
     firewall(desired, observed, &mut plan);
     route_loopback(true, desired, observed, &mut plan);
     forwarding(desired, observed, &mut plan);
+    forwarding6::forwarding6(desired, observed, &mut plan);
     for (network, _) in desired.networks.values() {
         bring_up(network, observed, &mut plan);
     }
@@ -128,17 +130,17 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
     let mac = link.and_then(|link| link.mac).unwrap_or(mac);
     let claim = BridgeClaim { mac, network: network.clone() };
     let before = observed.ledger.bridges.get(bridge);
+    let addresses = addresses_of(network, mac);
     // The address that is to go is forgotten only after it is gone.
-    if let (Some(link), Some(before)) = (link, before)
-        && before.network.subnet != network.subnet
-    {
-        let old = before.network.subnet;
-        if observed.has_address(link.index, IpAddr::V4(old.gateway()), old.prefix_len()) {
-            plan.push(Operation::delete_gateway(bridge, old));
+    if let (Some(link), Some(before)) = (link, before) {
+        for old in addresses_of(&before.network, mac) {
+            if !addresses.contains(&old) && observed.has_address(link.index, old.0, old.1) {
+                plan.push(Operation::delete_address(bridge, old));
+            }
         }
     }
     if before != Some(&claim) {
-        plan.push(Operation::Claim { bridge: bridge.clone(), claim });
+        plan.push(Operation::Claim { bridge: bridge.clone(), claim: Box::new(claim) });
     }
     if link.is_none() {
         plan.push(Operation::CreateBridge { name: bridge.clone(), mac });
@@ -148,16 +150,33 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
         plan.push(Operation::SetAlias { link: bridge.clone(), alias: wanted });
     }
     // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
-    if observed.ipv6 && link.is_none_or(|link| !link.ipv6_disabled) {
+    if network.ipv6.is_none() && observed.ipv6 && link.is_none_or(|link| link.ipv6.on) {
         plan.push(Operation::DisableIpv6 { link: bridge.clone() });
     }
     if link.is_none_or(|link| link.mtu != network.mtu()) {
         plan.push(Operation::SetMtu { link: bridge.clone(), mtu: network.mtu() });
     }
-    let (gateway, prefix) = (IpAddr::V4(network.subnet.gateway()), network.subnet.prefix_len());
-    if link.is_none_or(|link| !observed.has_address(link.index, gateway, prefix)) {
-        plan.push(Operation::add_gateway(bridge, network.subnet));
+    let right = |link: &Link| link.ipv6.on && link.ipv6.accept_ra == 0 && !link.ipv6.link_local;
+    if network.ipv6.is_some() && !link.is_some_and(right) {
+        plan.push(Operation::EnableIpv6 { link: bridge.clone() });
     }
+    for address in addresses {
+        if link.is_none_or(|link| !observed.has_address(link.index, address.0, address.1)) {
+            plan.push(Operation::add_address(bridge, address));
+        }
+    }
+}
+
+/// The addresses of a network's bridge: the gateway's, and with IPv6 the link-local one that routers
+/// speak from (RFC 4861 §6.1.2), which stays the same as long as the bridge has its MAC address.
+fn addresses_of(network: &NetworkDefinition, mac: MacAddr) -> Vec<(IpAddr, u8)> {
+    let subnet = network.subnet;
+    let mut addresses = vec![(IpAddr::from(subnet.gateway()), subnet.prefix_len())];
+    if let Some(ipv6) = &network.ipv6 {
+        addresses.push((ipv6.prefix.gateway().into(), ipv6.prefix.prefix_len()));
+        addresses.push((link_local(mac).into(), 64));
+    }
+    addresses
 }
 
 fn route_loopback(on: bool, desired: &Desired, observed: &Observed, plan: &mut Plan) {

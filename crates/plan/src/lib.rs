@@ -20,6 +20,7 @@ mod diff;
 pub mod firewall;
 pub mod foreign;
 mod forward;
+mod forwarding6;
 mod ledger;
 mod mtu;
 mod observed;
@@ -28,12 +29,14 @@ pub mod persist;
 pub mod uplink;
 
 pub use alias::{Alias, BRIDGE_PORT_PATTERN};
-pub use choose::{ChooseError, Clash, clashes, free_bridge, free_mac, free_subnet};
-pub use desired::{Desired, Leased, allowed};
+pub use choose::{
+    ChooseError, Clash, clashes, clashes6, free_bridge, free_mac, free_prefix6, free_subnet,
+};
+pub use desired::{Desired, Leased, Leased6, allowed, allowed6};
 pub use diff::{Conflict, conflicts, diff, diff_firewall};
 pub use firewall::{Firewall, FirewallState, Transaction};
-pub use forward::{Addresses, Tenant, addresses};
+pub use forward::{Addresses, GuestAddresses, Tenant, addresses};
 pub use ledger::{BridgeClaim, Ledger};
 pub use mtu::with_mtu;
-pub use observed::{Address, IP_FORWARD, Link, LinkKind, Observed, Route};
+pub use observed::{Address, FORWARD6, IP_FORWARD, Ipv6Settings, Link, LinkKind, Observed, Route};
 pub use operation::{Operation, Plan};

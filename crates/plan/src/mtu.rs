@@ -43,7 +43,7 @@ mod tests {
             mtu,
             master: None,
             alias: None,
-            ipv6_disabled: false,
+            ipv6: crate::Ipv6Settings::default(),
             forwarding: false,
             route_localnet: false,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use vnet_types::{MacAddr, NetworkDefinition};
 
 use crate::{FirewallState, Ledger};
@@ -16,14 +16,14 @@ pub struct Observed {
     pub links: BTreeMap<String, Link>,
     /// All addresses of all links.
     pub addresses: Vec<Address>,
-    /// The IPv4 routes of all tables but `local`.
+    /// The routes of all tables but `local`, those of IPv4 first.
     pub routes: Vec<Route>,
     /// The index of the link by which packets leave for the outside; none on a host without a
     /// way there.
     pub outlet: Option<u32>,
     /// Whether the host has IPv6 at all.
     pub ipv6: bool,
-    /// `ip_forward`, by its path under `/proc/sys`.
+    /// The switches for forwarding, by their paths under `/proc/sys`.
     pub sysctls: BTreeMap<String, String>,
     /// The state of our nftables table.
     pub firewall: FirewallState,
@@ -48,12 +48,25 @@ pub struct Link {
     pub master: Option<u32>,
     /// What somebody has written on it; ours are read by [`crate::Alias`].
     pub alias: Option<String>,
-    /// Whether IPv6 is off on it; looked at for our own links only.
-    pub ipv6_disabled: bool,
+    /// How it is set for IPv6.
+    pub ipv6: Ipv6Settings,
     /// Whether IPv4 packets that come from it are forwarded; looked at for our own links only.
     pub forwarding: bool,
     /// Its own `route_localnet`; read for bridges of ours only.
     pub route_localnet: bool,
+}
+
+/// How a link is set for IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ipv6Settings {
+    /// Whether it has IPv6 at all. A link with an MTU below 1280 bytes has not (RFC 8200 §5).
+    pub on: bool,
+    /// Whether it forwards: what makes a router of the host there.
+    pub forwarding: bool,
+    /// Its `accept_ra`: 0 never, 1 while it does not forward, 2 always.
+    pub accept_ra: i32,
+    /// Whether the kernel gives it a link-local address.
+    pub link_local: bool,
 }
 
 /// The kinds of link that a plan tells apart.
@@ -76,11 +89,11 @@ pub struct Address {
     pub net: IpNet,
 }
 
-/// One IPv4 route.
+/// One route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads; `0.0.0.0/0` for a default route.
-    pub destination: Ipv4Net,
+    /// Where it leads; `0.0.0.0/0` or `::/0` for a default route.
+    pub destination: IpNet,
     /// The index of the link that it leaves by; none for blackholes and the like.
     pub link: Option<u32>,
 }
@@ -110,5 +123,7 @@ impl Observed {
     }
 }
 
+/// The path of the switch for IPv6 forwarding under `/proc/sys`.
+pub const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
 /// The path of the switch for IPv4 forwarding under `/proc/sys`.
 pub const IP_FORWARD: &str = "net/ipv4/ip_forward";

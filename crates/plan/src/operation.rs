@@ -1,10 +1,10 @@
 //! The steps of a plan.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::Serialize;
-use vnet_types::{IfName, MacAddr, Subnet};
+use vnet_types::{IfName, MacAddr};
 
 use crate::{Alias, BridgeClaim, Firewall};
 
@@ -16,7 +16,7 @@ pub enum Operation {
         /// Its name.
         bridge: IfName,
         /// How to know it again.
-        claim: BridgeClaim,
+        claim: Box<BridgeClaim>,
     },
     /// Strike a bridge off the ledger, after it is gone.
     Disclaim {
@@ -60,8 +60,9 @@ pub enum Operation {
     AddAddress {
         /// The link.
         link: IfName,
-        /// The address.
-        address: Ipv4Addr,
+        /// The address. One of IPv6 is used at once: nobody else on a bridge of ours can have it,
+        /// and without a guest there is no carrier to look for duplicates on.
+        address: IpAddr,
         /// Bits in its prefix.
         prefix: u8,
     },
@@ -70,7 +71,7 @@ pub enum Operation {
         /// The link.
         link: IfName,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Bits in its prefix.
         prefix: u8,
     },
@@ -81,6 +82,12 @@ pub enum Operation {
     },
     /// Keep IPv6 off a link of ours that has none, so that it gets no link-local address.
     DisableIpv6 {
+        /// The link.
+        link: IfName,
+    },
+    /// Let a bridge of ours have IPv6, with no addresses but those that it is given: none of the
+    /// kernel's making, and none from anybody's router advertisements.
+    EnableIpv6 {
         /// The link.
         link: IfName,
     },
@@ -104,6 +111,34 @@ pub enum Operation {
     RestoreForwarding,
     /// Strike off the ledger what [`Operation::RememberForwarding`] wrote.
     ForgetForwarding,
+    /// Write to the ledger what IPv6 forwarding, and all that changes with it, is set to.
+    RememberForwarding6,
+    /// Write to the ledger that a link is to take router advertisements though it forwards.
+    RememberAcceptRa {
+        /// The link, whose name need not be one that we would choose.
+        link: String,
+    },
+    /// Have a link that lives on router advertisements take them though it forwards.
+    RaiseAcceptRa {
+        /// The link.
+        link: String,
+    },
+    /// Turn on IPv6 forwarding.
+    EnableForwarding6,
+    /// Be a router on a link of ours, to whom guests send what is for elsewhere.
+    Forward6On {
+        /// The link.
+        link: IfName,
+    },
+    /// Put back what the ledger remembers of IPv6 forwarding and all that changes with it.
+    RestoreForwarding6,
+    /// Have a link take router advertisements only as long as it does not forward, as before.
+    RestoreAcceptRa {
+        /// The link.
+        link: String,
+    },
+    /// Strike off the ledger all that it remembers of IPv6.
+    ForgetForwarding6,
     /// Make our tables, where there are none, in one transaction.
     InstallFirewall {
         /// What they are to hold.
@@ -145,20 +180,12 @@ impl Plan {
 }
 
 impl Operation {
-    pub(crate) fn add_gateway(link: &IfName, subnet: Subnet) -> Self {
-        Self::AddAddress {
-            link: link.clone(),
-            address: subnet.gateway(),
-            prefix: subnet.prefix_len(),
-        }
+    pub(crate) fn add_address(link: &IfName, (address, prefix): (IpAddr, u8)) -> Self {
+        Self::AddAddress { link: link.clone(), address, prefix }
     }
 
-    pub(crate) fn delete_gateway(link: &IfName, subnet: Subnet) -> Self {
-        Self::DeleteAddress {
-            link: link.clone(),
-            address: subnet.gateway(),
-            prefix: subnet.prefix_len(),
-        }
+    pub(crate) fn delete_address(link: &IfName, (address, prefix): (IpAddr, u8)) -> Self {
+        Self::DeleteAddress { link: link.clone(), address, prefix }
     }
 }
 
@@ -184,6 +211,9 @@ impl fmt::Display for Operation {
             }
             Self::SetUp { link } => write!(f, "set {link} up"),
             Self::DisableIpv6 { link } => write!(f, "keep IPv6 off {link}"),
+            Self::EnableIpv6 { link } => {
+                write!(f, "let {link} have IPv6, with the addresses that it is given")
+            }
             Self::RouteLoopback { link, on: true } => {
                 write!(f, "let the host reach published ports on {link} at 127.0.0.1")
             }
@@ -195,6 +225,22 @@ impl fmt::Display for Operation {
             Self::ForwardOn { link } => write!(f, "forward what comes from {link}"),
             Self::RestoreForwarding => f.write_str("put IPv4 forwarding back as it was found"),
             Self::ForgetForwarding => f.write_str("note that IPv4 forwarding is as it was found"),
+            Self::RememberForwarding6 => {
+                f.write_str("note the present settings of IPv6 forwarding")
+            }
+            Self::RememberAcceptRa { link } => {
+                write!(f, "note that {link} takes router advertisements while it does not forward")
+            }
+            Self::RaiseAcceptRa { link } => {
+                write!(f, "let {link} take router advertisements though it forwards")
+            }
+            Self::EnableForwarding6 => f.write_str("turn on IPv6 forwarding"),
+            Self::Forward6On { link } => write!(f, "be an IPv6 router on {link}"),
+            Self::RestoreForwarding6 => f.write_str("put IPv6 forwarding back as it was found"),
+            Self::RestoreAcceptRa { link } => {
+                write!(f, "let {link} take router advertisements as it was found to")
+            }
+            Self::ForgetForwarding6 => f.write_str("note that IPv6 forwarding is as it was found"),
             Self::InstallFirewall { firewall } => {
                 write!(f, "install nftables tables inet vnet and bridge vnet for {firewall}")
             }

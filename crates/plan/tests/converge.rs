@@ -1,18 +1,17 @@
 //! The properties that make the planner safe to rely on, over a model of the kernel: applying a
 //! plan arrives at what is desired; so does a crash after any of its operations followed by a new
 //! plan; a second plan is empty; and what isn't ours is never touched.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use proptest::prelude::*;
 use vnet_plan::{
-    Address, Alias, Conflict, Desired, FirewallState, IP_FORWARD, Link, LinkKind, Observed,
-    Operation, Plan, diff, free_mac,
+    Address, Alias, Conflict, Desired, FORWARD6, FirewallState, GuestAddresses, IP_FORWARD,
+    Ipv6Settings, Link, LinkKind, Observed, Operation, Plan, diff, free_mac,
 };
-use vnet_types::{Dns, Forward, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet};
+use vnet_types::{Dns, Forward, Ipv6, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet};
 
 /// A kernel that does what an operation says, and nothing else.
 #[derive(Clone)]
@@ -27,7 +26,10 @@ impl Model {
         let mut model = Self::with_uplink();
         let tap = link(9, LinkKind::Tun, "52:54:00:00:00:09");
         let alias = Some("vnet:net1:web:0:52-54-00-00-00-01".to_owned());
-        model.state.links.insert("vtap0".into(), Link { alias, ..tap });
+        model
+            .state
+            .links
+            .insert("vtap0".into(), Link { alias, ipv6: Ipv6Settings::default(), ..tap });
         model
     }
 
@@ -38,7 +40,12 @@ impl Model {
         for (index, net) in [(2, "203.0.113.2/24"), (3, "172.17.0.1/16")] {
             state.addresses.push(Address { link: index, net: net.parse().unwrap() });
         }
+        // One that lives on router advertisements, and one that is told to do without.
+        for (name, accept_ra) in [("eth0", 1), ("docker0", 0)] {
+            state.links.get_mut(name).unwrap().ipv6.accept_ra = accept_ra;
+        }
         state.sysctls.insert(IP_FORWARD.into(), "0".into());
+        state.sysctls.insert(FORWARD6.into(), "0".into());
         Self { state, next_index: 10 }
     }
 
@@ -52,7 +59,7 @@ impl Model {
     fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Claim { bridge, claim } => {
-                self.state.ledger.bridges.insert(bridge.clone(), claim.clone());
+                self.state.ledger.bridges.insert(bridge.clone(), *claim.clone());
             }
             Operation::Disclaim { bridge } => {
                 assert!(!self.state.links.contains_key(bridge.as_str()), "{bridge} is still there");
@@ -62,8 +69,9 @@ impl Model {
                 let claim = self.state.ledger.bridges.get(name.as_str());
                 assert_eq!(claim.map(|claim| claim.mac), Some(*mac), "made before it was claimed");
                 self.next_index += 1;
-                let new =
+                let mut new =
                     Link { up: false, ..link(self.next_index, LinkKind::Bridge, &mac.to_string()) };
+                new.ipv6.forwarding = self.state.sysctls[FORWARD6] == "1";
                 assert!(self.state.links.insert(name.to_string(), new).is_none());
             }
             Operation::DeleteLink { name } => {
@@ -80,7 +88,8 @@ impl Model {
                 self.link(port).master = Some(index);
             }
             Operation::AddAddress { link, address, prefix } => {
-                let net = IpNet::V4(Ipv4Net::new(*address, *prefix).unwrap());
+                let net = IpNet::new(*address, *prefix).unwrap();
+                assert!(net.addr().is_ipv4() || self.link(link).ipv6.on, "no IPv6 on {link}");
                 let link = self.link(link).index;
                 self.state.addresses.push(Address { link, net });
             }
@@ -88,7 +97,7 @@ impl Model {
                 let index = self.link(link).index;
                 self.state.addresses.retain(|found| {
                     found.link != index
-                        || found.net.addr() != IpAddr::V4(*address)
+                        || found.net.addr() != *address
                         || found.net.prefix_len() != *prefix
                 });
             }
@@ -98,14 +107,36 @@ impl Model {
                 assert!(guarded || !on, "loopback addresses on {link} without rules");
                 self.link(link).route_localnet = *on;
             }
-            Operation::DisableIpv6 { link } => self.link(link).ipv6_disabled = true,
+            Operation::DisableIpv6 { link } => {
+                self.link(link).ipv6.on = false;
+                let index = self.link(link).index;
+                let gone = |a: &Address| a.link == index && a.net.addr().is_ipv6();
+                self.state.addresses.retain(|address| !gone(address));
+            }
+            Operation::EnableIpv6 { link } => {
+                let ipv6 = &mut self.link(link).ipv6;
+                *ipv6 = Ipv6Settings { on: true, accept_ra: 0, link_local: false, ..*ipv6 };
+            }
             Operation::ForwardOn { link } => self.link(link).forwarding = true,
-            Operation::RememberForwarding => self.state.ledger.sysctls = self.state.sysctls.clone(),
+            Operation::RememberForwarding6
+            | Operation::RememberAcceptRa { .. }
+            | Operation::RaiseAcceptRa { .. }
+            | Operation::EnableForwarding6
+            | Operation::Forward6On { .. }
+            | Operation::RestoreForwarding6
+            | Operation::RestoreAcceptRa { .. }
+            | Operation::ForgetForwarding6 => self.apply_forwarding6(operation),
+            Operation::RememberForwarding => {
+                let value = self.state.sysctls[IP_FORWARD].clone();
+                self.state.ledger.sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), value)]);
+            }
             Operation::EnableForwarding => {
                 assert!(!self.state.ledger.sysctls.is_empty(), "changed before it was remembered");
                 self.state.sysctls.insert(IP_FORWARD.into(), "1".into());
             }
-            Operation::RestoreForwarding => self.state.sysctls = self.state.ledger.sysctls.clone(),
+            Operation::RestoreForwarding => {
+                self.state.sysctls.extend(self.state.ledger.sysctls.clone());
+            }
             Operation::ForgetForwarding => self.state.ledger.sysctls.clear(),
             Operation::InstallFirewall { firewall } => {
                 assert_eq!(self.state.firewall, FirewallState::Absent);
@@ -120,6 +151,58 @@ impl Model {
                 self.state.firewall = FirewallState::Holds(to.clone());
             }
             Operation::RemoveFirewall => self.state.firewall = FirewallState::Absent,
+        }
+    }
+
+    fn apply_forwarding6(&mut self, operation: &Operation) {
+        let switch = |name: &str| format!("net/ipv6/conf/{name}/forwarding");
+        let word = |on: bool| if on { "1" } else { "0" }.to_owned();
+        match operation {
+            Operation::RememberForwarding6 => {
+                let foreign = self.state.links.iter().filter(|(_, link)| link.index < 10);
+                let each = foreign.map(|(name, link)| (switch(name), word(link.ipv6.forwarding)));
+                let all = self.state.sysctls[FORWARD6].clone();
+                let all = [(FORWARD6.to_owned(), all.clone()), (switch("default"), all)];
+                self.state.ledger.forwarding6 = each.chain(all).collect();
+            }
+            Operation::RememberAcceptRa { link } => {
+                self.state.ledger.accept_ra.insert(link.clone());
+            }
+            Operation::RaiseAcceptRa { link } => {
+                assert!(self.state.ledger.accept_ra.contains(link), "raised before remembered");
+                assert_eq!(self.link(link).ipv6.accept_ra, 1, "{link} was told otherwise");
+                self.link(link).ipv6.accept_ra = 2;
+            }
+            Operation::EnableForwarding6 => {
+                assert!(!self.state.ledger.forwarding6.is_empty(), "changed before remembered");
+                for (name, link) in &mut self.state.links {
+                    let hears =
+                        link.ipv6.accept_ra != 1 || link.ipv6.forwarding || link.index >= 10;
+                    assert!(hears, "{name} would lose its router");
+                    link.ipv6.forwarding = true;
+                }
+                self.state.sysctls.insert(FORWARD6.into(), "1".into());
+            }
+            Operation::Forward6On { link } => self.link(link).ipv6.forwarding = true,
+            Operation::RestoreForwarding6 => {
+                let before = self.state.ledger.forwarding6.clone();
+                let all = before[FORWARD6].clone();
+                for (name, link) in &mut self.state.links {
+                    let value = before.get(&switch(name)).unwrap_or(&all);
+                    link.ipv6.forwarding = value == "1";
+                }
+                self.state.sysctls.insert(FORWARD6.into(), all);
+            }
+            Operation::RestoreAcceptRa { link } => {
+                assert!(self.state.ledger.accept_ra.contains(link));
+                assert!(!self.link(link).ipv6.forwarding, "{link} would lose its router");
+                self.link(link).ipv6.accept_ra = 1;
+            }
+            Operation::ForgetForwarding6 => {
+                self.state.ledger.forwarding6.clear();
+                self.state.ledger.accept_ra.clear();
+            }
+            other => panic!("not about IPv6: {other}"),
         }
     }
 
@@ -139,8 +222,16 @@ impl Model {
     fn without_numbers(&self) -> Vec<(String, Link, Vec<IpNet>)> {
         let one = |(name, link): (&String, &Link)| {
             let on = |address: &&Address| address.link == link.index;
-            let nets = self.state.addresses.iter().filter(on).map(|address| address.net).collect();
-            (name.clone(), Link { index: 0, forwarding: false, ..link.clone() }, nets)
+            let mut nets: Vec<_> =
+                self.state.addresses.iter().filter(on).map(|address| address.net).collect();
+            nets.sort();
+            let mut link = Link { index: 0, forwarding: false, ..link.clone() };
+            // Which of them are set is looked at where there is IPv6 only.
+            link.ipv6 = Ipv6Settings { forwarding: false, ..link.ipv6 };
+            if !link.ipv6.on {
+                link.ipv6 = Ipv6Settings::default();
+            }
+            (name.clone(), link, nets)
         };
         self.state.links.iter().map(one).collect()
     }
@@ -151,7 +242,11 @@ impl Model {
             .links
             .iter()
             .filter(|(_, link)| link.index < 10)
-            .map(|(name, link)| (name.clone(), link.clone()))
+            .map(|(name, link)| {
+                // Forwarding is the host's, and goes back to what it was in the end.
+                let ipv6 = Ipv6Settings { forwarding: false, accept_ra: 0, ..link.ipv6 };
+                (name.clone(), Link { ipv6, ..link.clone() })
+            })
             .collect();
         let addresses = self.state.addresses.iter().filter(|a| a.link < 10).cloned().collect();
         (links, addresses)
@@ -167,7 +262,7 @@ fn link(index: u32, kind: LinkKind, mac: &str) -> Link {
         mtu: 1500,
         master: None,
         alias: None,
-        ipv6_disabled: false,
+        ipv6: Ipv6Settings { on: true, forwarding: false, accept_ra: 1, link_local: true },
         forwarding: false,
         route_localnet: false,
     }
@@ -201,7 +296,9 @@ fn desired(networks: Vec<NetworkDefinition>, observed: &Observed) -> Desired {
     // Guests of every other network have an address.
     let address =
         |(number, (name, (network, _))): (usize, (&NetworkName, &(NetworkDefinition, _)))| {
-            let web = ("web".parse().unwrap(), network.subnet.guests().first());
+            let v6 = network.ipv6.as_ref().map(|ipv6| ipv6.prefix.guests().first());
+            let here = GuestAddresses { v4: Some(network.subnet.guests().first()), v6 };
+            let web = ("web".parse().unwrap(), here);
             (number % 2 == 0).then(|| (name.clone(), BTreeMap::from([web])))
         };
     let addresses = networks.iter().enumerate().filter_map(address).collect();
@@ -211,12 +308,15 @@ fn desired(networks: Vec<NetworkDefinition>, observed: &Observed) -> Desired {
 fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
     let mode = prop_oneof![Just(Mode::Nat), Just(Mode::Hostonly), Just(Mode::Routed)];
     // Names and bridges are shuffled against each other, so that bridges change hands.
-    let one = (0..4usize, mode, 0..6u8, prop_oneof![Just(1500u32), Just(9000)], forwards());
+    let mtu = prop_oneof![Just(1500u32), Just(9000)];
+    let ipv6 = prop::option::of(0..3u64);
+    let one = (0..4usize, mode, 0..6u8, mtu, forwards(), ipv6);
     (prop::collection::vec(one, 0..4), 0..4usize).prop_map(|(all, shift)| {
         let mut by_name = BTreeMap::new();
-        for (number, mode, third, mtu, forwards) in all {
+        for (number, mode, third, mtu, forwards, ipv6) in all {
             let bridge = format!("virbr{}", (number + shift) % 4);
             let mut network = network(&format!("net{number}"), &bridge, mode, 122 + third, mtu);
+            network.ipv6 = ipv6.map(|id| Ipv6::new(vnet_types::Prefix6::unique_local(id)));
             if mode != Mode::Hostonly {
                 network.forwards = forwards;
             }
@@ -227,7 +327,7 @@ fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
 }
 
 fn forwards() -> impl Strategy<Value = Vec<Forward>> {
-    let listens = ["8080", "203.0.113.2:81", "127.0.0.1:82/udp", "9000-9002/udp"];
+    let listens = ["8080", "203.0.113.2:81", "127.0.0.1:82/udp", "9000-9002/udp", "[::]:8081"];
     prop::sample::subsequence(listens.to_vec(), 0..=2).prop_map(|listens| {
         let forward =
             |listen: &str| Forward::new(listen.parse().unwrap(), "web:7".parse().unwrap());
@@ -306,6 +406,69 @@ fn the_first_network_in_words() {
 ";
     let mac = goal.networks.values().next().unwrap().1;
     assert_eq!(plan, expected.replace("MAC", &mac.to_string()));
+}
+
+#[test]
+fn a_network_with_ipv6_in_words() {
+    let kernel = Model::with_uplink();
+    let mut net = network("default", "virbr0", Mode::Nat, 122, 1500);
+    net.ipv6 = Some(Ipv6::new("fd12:3456:789a::/64".parse().unwrap()));
+    let goal = desired(vec![net], &kernel.state);
+    let plan = diff(&goal, &kernel.state).unwrap().to_string();
+    let mac = goal.networks.values().next().unwrap().1;
+    let expected = format!(
+        "  4. set virbr0 mtu 1500
+  5. let virbr0 have IPv6, with the addresses that it is given
+  6. add address 192.168.122.1/24 to virbr0
+  7. add address fd12:3456:789a::1/64 to virbr0
+  8. add address {}/64 to virbr0
+  9. install nftables tables inet vnet and bridge vnet for virbr0 (nat 192.168.122.0/24 and \
+         fd12:3456:789a::/64)
+ 10. note the present settings of IPv4 forwarding
+ 11. turn on IPv4 forwarding
+ 12. note the present settings of IPv6 forwarding
+ 13. note that eth0 takes router advertisements while it does not forward
+ 14. let eth0 take router advertisements though it forwards
+ 15. turn on IPv6 forwarding
+ 16. be an IPv6 router on virbr0
+ 17. forward what comes from virbr0
+",
+        vnet_types::link_local(mac)
+    );
+    assert!(plan.contains(&expected), "{plan}");
+}
+
+#[test]
+fn an_uplink_that_comes_later_hears_its_router_too() {
+    let mut kernel = Model::with_uplink();
+    let mut net = network("default", "virbr0", Mode::Nat, 122, 1500);
+    net.ipv6 = Some(Ipv6::new("fd12:3456:789a::/64".parse().unwrap()));
+    let goal = desired(vec![net], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    let mut late = link(8, LinkKind::Other, "02:00:00:00:00:08");
+    late.ipv6.forwarding = true;
+    kernel.state.links.insert("eth1".into(), late);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    assert_eq!(kernel.state.links["eth1"].ipv6.accept_ra, 2);
+    assert!(diff(&goal, &kernel.state).unwrap().is_empty());
+    kernel.run(&diff(&Desired::default(), &kernel.state).unwrap());
+    let late = kernel.state.links["eth1"].ipv6;
+    assert_eq!((late.accept_ra, late.forwarding), (1, false));
+}
+
+#[test]
+fn a_host_that_is_an_ipv6_router_already_is_left_alone() {
+    let mut kernel = Model::with_uplink();
+    kernel.state.sysctls.insert(FORWARD6.into(), "1".into());
+    kernel.state.links.values_mut().for_each(|link| link.ipv6.forwarding = true);
+    let untouched = kernel.state.clone();
+    let mut net = network("default", "virbr0", Mode::Nat, 122, 1500);
+    net.ipv6 = Some(Ipv6::new("fd12:3456:789a::/64".parse().unwrap()));
+    let goal = desired(vec![net], &kernel.state);
+    kernel.run(&diff(&goal, &kernel.state).unwrap());
+    assert_eq!(kernel.state.links["eth0"], untouched.links["eth0"]);
+    kernel.run(&diff(&Desired::default(), &kernel.state).unwrap());
+    assert_eq!(kernel.state, untouched);
 }
 
 #[test]

@@ -201,6 +201,27 @@ pub fn router_advertisement(from: MacAddr) -> Vec<u8> {
     icmpv6((MacAddr([0x33, 0x33, 0, 0, 0, 1]), all_nodes), (from, link_local(from)), &message)
 }
 
+/// A router advertisement to all nodes of a default router, from `from`, with a prefix of 64 bits
+/// of which hosts make addresses (RFC 4861 §4.2, §4.6.2).
+#[must_use]
+pub fn prefix_advertisement(from: MacAddr, prefix: Ipv6Addr) -> Vec<u8> {
+    let forever = [0xff; 4];
+    let message = [
+        &[134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &[1, 1],
+        &from.octets(),
+        &[3, 4, 64, 0xc0],
+        &forever,
+        &forever,
+        &[0; 4],
+        &prefix.octets(),
+    ]
+    .concat();
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let to = (MacAddr([0x33, 0x33, 0, 0, 0, 1]), all_nodes);
+    icmpv6(to, (from, link_local(from)), &message)
+}
+
 /// The link-local address made of `mac` (RFC 4291 appendix A: modified EUI-64).
 #[must_use]
 pub fn link_local(mac: MacAddr) -> Ipv6Addr {
@@ -229,6 +250,29 @@ pub fn icmpv6_message(to: Ipv6Addr, from: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     .concat();
     message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
     message
+}
+
+/// A frame with a UDP datagram over IPv6, whose checksum is filled in; each end with its port.
+#[must_use]
+pub fn udp6(
+    to: (MacAddr, Ipv6Addr, u16),
+    from: (MacAddr, Ipv6Addr, u16),
+    payload: &[u8],
+) -> Vec<u8> {
+    let size = length(8 + payload.len());
+    let mut datagram =
+        [&from.2.to_be_bytes()[..], &to.2.to_be_bytes(), &size.to_be_bytes(), &[0; 2], payload]
+            .concat();
+    let pseudo = [
+        &from.1.octets()[..],
+        &to.1.octets(),
+        &u32::from(size).to_be_bytes(),
+        &[0, 0, 0, 17],
+        &datagram,
+    ]
+    .concat();
+    datagram[6..8].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    ipv6((to.0, to.1), (from.0, from.1), 17, &datagram)
 }
 
 /// A frame with an IPv6 packet: `payload` begins with the header that `next` says.

@@ -21,11 +21,14 @@ mod netns;
 mod process;
 mod reach;
 
-pub use clients::{ClientKind, ClientLease, ClientSetup, Dhclient, DhcpClient, Dhcpcd, Udhcpc};
+pub use clients::{
+    Client6, Client6Kind, ClientKind, ClientLease, ClientSetup, Dhclient, DhcpClient, Dhcpcd,
+    Lease6, Udhcpc,
+};
 pub use daemon::{Netd, vnet};
 pub use dump::HostState;
 pub use fake_guest::{FakeGuest, random_mac};
 pub use lan::{Guest, Lan};
 pub use netns::Netns;
 pub use process::{binary, output_within, wait_within};
-pub use reach::{http_seen_as, ping, tcp_seen_as, udp_seen_as};
+pub use reach::{http_seen_as, ping, ping6, tcp_seen_as, udp_seen_as};

@@ -1,13 +1,13 @@
 //! What a machine reaches, and as whom it is seen there.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
     connect as connect_socket, recv, send, socket,
 };
 
@@ -81,6 +81,35 @@ pub fn ping(ns: &Netns, host: Ipv4Addr) -> Result<()> {
         let received = recv(fd.as_raw_fd(), &mut packet, MsgFlags::empty());
         let length = received.with_context(|| format!("{host} cannot be reached"))?;
         if frames::is_echo_reply(&packet[..length], id) {
+            return Ok(());
+        }
+    }
+    bail!("no answer from {host} within {PATIENCE:?}")
+}
+
+/// The same over IPv6.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping6(ns: &Netns, host: Ipv6Addr) -> Result<()> {
+    let open = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6)
+    };
+    let fd = ns.enter(open).context("no raw socket")?;
+    let [.., a, b] = crate::random_mac().octets();
+    connect_socket(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(host, 0, 0, 0)))
+        .with_context(|| format!("no way to {host}"))?;
+    // The kernel fills in the checksum (RFC 3542 §3.1).
+    let request = [128, 0, 0, 0, a, b, 0, 1];
+    send(fd.as_raw_fd(), &request, MsgFlags::empty())
+        .with_context(|| format!("no way to {host}"))?;
+    let deadline = Instant::now() + PATIENCE;
+    while poll_readable(&fd, deadline)? {
+        let mut packet = [0; 1500];
+        let received = recv(fd.as_raw_fd(), &mut packet, MsgFlags::empty());
+        let length = received.with_context(|| format!("{host} cannot be reached"))?;
+        if length >= 8 && packet[0] == 129 && packet[4..6] == [a, b] {
             return Ok(());
         }
     }

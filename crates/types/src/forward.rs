@@ -5,10 +5,11 @@
 //!            Listen                        Target
 //! ```
 //!
-//! Addresses are IPv4 addresses; a colon within one is kept for IPv6, in brackets.
+//! An IPv6 address stands in brackets. `0.0.0.0` is all of the host's IPv4 addresses, `[::]` all
+//! IPv6 ones, and no address is all of both.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -52,8 +53,9 @@ pub struct PortRange {
 /// Where the host listens in place of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Listen {
-    /// The host's address; any of its addresses where there is none.
-    pub address: Option<Ipv4Addr>,
+    /// The host's address, or the unspecified one of its family for all of that family; any of
+    /// its addresses where there is none.
+    pub address: Option<IpAddr>,
     /// The ports.
     pub ports: PortRange,
     /// The protocol.
@@ -66,7 +68,7 @@ pub enum TargetHost {
     /// The guest of this name, whatever its address is at the moment.
     Name(DnsName),
     /// The guest at this address.
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 /// Where a forward leads.
@@ -86,10 +88,11 @@ pub struct Forward {
     /// The protocol.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The host's address; any of its addresses where it is absent.
+    /// The host's address; `0.0.0.0` or `::` for all of its family; any of the host's addresses
+    /// where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Ipv4))]
-    pub address: Option<Ipv4Addr>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub address: Option<IpAddr>,
     /// The host's port, or several: `8080` or `"8080-8089"`.
     pub port: PortRange,
     /// Where it leads: `"web:80"`, `"192.168.122.9"`.
@@ -131,7 +134,10 @@ impl Listen {
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let addresses = match (self.address, other.address) {
-            (Some(one), Some(two)) => one == two,
+            (Some(one), Some(two)) => {
+                let same = one.is_ipv4() == two.is_ipv4();
+                one == two || same && (one.is_unspecified() || two.is_unspecified())
+            }
             _ => true,
         };
         self.protocol == other.protocol && addresses && self.ports.overlaps(other.ports)
@@ -140,7 +146,27 @@ impl Listen {
     /// Whether the host reaches it at an address of its loopback network.
     #[must_use]
     pub fn has_loopback(&self) -> bool {
-        self.address.is_none_or(|address| address.is_loopback())
+        let all = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let is = |address: IpAddr| address.is_ipv4() && address.is_loopback() || address == all;
+        self.address.is_none_or(is)
+    }
+
+    /// Whether it is at IPv4 addresses of the host.
+    #[must_use]
+    pub fn takes_v4(&self) -> bool {
+        self.address.is_none_or(|address| address.is_ipv4())
+    }
+
+    /// Whether it is at IPv6 addresses of the host.
+    #[must_use]
+    pub fn takes_v6(&self) -> bool {
+        self.address.is_none_or(|address| address.is_ipv6())
+    }
+
+    /// The one address that it is at; none where it is at all of one family or of both.
+    #[must_use]
+    pub fn one_address(&self) -> Option<IpAddr> {
+        self.address.filter(|address| !address.is_unspecified())
     }
 }
 
@@ -215,7 +241,7 @@ impl fmt::Display for PortRange {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.address {
-            write!(f, "{address}:")?;
+            write!(f, "{}:", bracketed(address))?;
         }
         write!(f, "{}/{}", self.ports, self.protocol)
     }
@@ -225,7 +251,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             TargetHost::Name(name) => write!(f, "{name}")?,
-            TargetHost::Address(address) => write!(f, "{address}")?,
+            TargetHost::Address(address) => f.write_str(&bracketed(*address))?,
         }
         if let Some(ports) = self.ports {
             write!(f, ":{ports}")?;
@@ -243,6 +269,21 @@ impl fmt::Display for Forward {
 const LISTEN: (&str, &str) = ("port to forward", "write [ADDR:]PORT[-PORT][/tcp|/udp]");
 const TARGET: (&str, &str) = ("target of a forward", "write NAME|ADDR[:PORT[-PORT]]");
 const PORTS: (&str, &str) = ("port or range of ports", "write 1 to 65535, or FIRST-LAST");
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// An IPv6 address in brackets, an IPv4 address without.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => text.parse::<std::net::Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
 
 fn error(text: &str, (what, rule): (&'static str, &'static str)) -> ForwardError {
     ForwardError { text: text.to_owned(), what, rule }
@@ -276,7 +317,7 @@ impl FromStr for Listen {
         };
         let (address, ports) = match rest.rsplit_once(':') {
             None => (None, rest),
-            Some((address, ports)) => (Some(address.parse().map_err(|_| wrong())?), ports),
+            Some((address, ports)) => (Some(parse_address(address).ok_or_else(wrong)?), ports),
         };
         Ok(Self { address, ports: ports.parse().map_err(|_| wrong())?, protocol })
     }
@@ -289,10 +330,11 @@ impl FromStr for Target {
         let wrong = || error(text, TARGET);
         let (host, ports) = match text.rsplit_once(':') {
             None => (text, None),
+            Some(_) if text.ends_with(']') => (text, None),
             Some((host, ports)) => (host, Some(ports.parse().map_err(|_| wrong())?)),
         };
-        let host = match (host.parse(), host.parse::<DnsName>()) {
-            (Ok(address), _) => TargetHost::Address(address),
+        let host = match (parse_address(host), host.parse::<DnsName>()) {
+            (Some(address), _) => TargetHost::Address(address),
             // RFC 1123 §2.1: what ends in a number is meant as an address.
             (_, Ok(name)) if !ends_in_a_number(name.as_str()) => TargetHost::Name(name),
             _ => return Err(wrong()),
@@ -368,22 +410,45 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_printed() {
-        for text in ["8080/tcp", "203.0.113.2:53/udp", "8000-8009/tcp"] {
+        let listens = [
+            "8080/tcp",
+            "203.0.113.2:53/udp",
+            "8000-8009/tcp",
+            "[2001:db8::2]:53/udp",
+            "[::]:80/tcp",
+        ];
+        for text in listens {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
         assert_eq!("8080".parse::<Listen>().unwrap().to_string(), "8080/tcp");
-        for text in ["web", "web:80", "web.default.vnet:80-89", "192.168.122.9:80"] {
+        let targets = ["web", "web:80", "web.default.vnet:80-89", "192.168.122.9:80"];
+        for text in targets.into_iter().chain(["[fd00::9]:80-89", "[fd00::9]"]) {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_forward_is_refused_with_the_rule() {
-        for text in ["", "0", "65536", "80/sctp", "9-8", "x:80", ":80", "80-", "+80", "[::1]:80"] {
+        for text in [
+            "",
+            "0",
+            "65536",
+            "80/sctp",
+            "9-8",
+            "x:80",
+            ":80",
+            "80-",
+            "+80",
+            "[::1:80",
+            "::1:80",
+            "[1.2.3.4]:80",
+        ] {
             let error = text.parse::<Listen>().unwrap_err().to_string();
             assert!(error.contains("[ADDR:]PORT"), "{error}");
         }
-        for text in ["", "web:", "web:0", "300.1.1.1:80", "a b:1", "-web", ":80"] {
+        for text in
+            ["", "web:", "web:0", "300.1.1.1:80", "a b:1", "-web", ":80", "[fd00::9", "fd00::9"]
+        {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains("NAME|ADDR"), "{error}");
         }
@@ -396,6 +461,10 @@ mod tests {
         assert!(overlap("80", "80"));
         assert!(overlap("80", "203.0.113.2:80"));
         assert!(overlap("80-90", "90-99"));
+        assert!(overlap("[::]:80", "[2001:db8::2]:80"));
+        assert!(overlap("[::]:80", "80"));
+        assert!(!overlap("[::]:80", "0.0.0.0:80"));
+        assert!(!overlap("[::]:80", "203.0.113.2:80"));
         assert!(!overlap("80", "80/udp"));
         assert!(!overlap("127.0.0.1:80", "203.0.113.2:80"));
         assert!(!overlap("80-89", "90-99"));

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AddrRange, DnsName, Forward, IfName, Ipv6, Ipv6Error, Listen, MAX_FORWARDED_PORTS, MacAddr,
-    NetworkName, Subnet, TargetHost,
+    NetworkName, Prefix6, Subnet, TargetHost,
 };
 
 /// How long a lease lasts where the definition says nothing, in seconds.
@@ -173,6 +173,29 @@ pub enum DefinitionError {
     /// A forward listens at an address that no host can have for itself.
     #[error("{0}: this is no address of a host: leave it out to listen at all of them")]
     ForwardAddress(Listen),
+    /// A forward from the IPv6 loopback address.
+    #[error(
+        "{0}: the kernel leads nothing from ::1 elsewhere (for 127.0.0.1 it does); leave the \
+         address out, and reach the port at 127.0.0.1 or at another address of the host"
+    )]
+    ForwardLoopback6(Listen),
+    /// A forward from IPv4 to IPv6, or the other way round.
+    #[error(
+        "{0}: IPv4 and IPv6 cannot be led to each other: give the host's and the guest's address \
+         in the same, or the guest's name"
+    )]
+    ForwardFamilies(Forward),
+    /// A forward's target is not an IPv6 address that a guest can have here.
+    #[error("{forward}: the target does not fit the prefix {prefix}: choose it within {}", prefix.guests())]
+    ForwardTarget6 {
+        /// As defined.
+        forward: Forward,
+        /// As defined.
+        prefix: Prefix6,
+    },
+    /// A forward over IPv6 to a network without.
+    #[error("{0}: the network has no IPv6: give it a table [ipv6] with a prefix")]
+    ForwardWithoutIpv6(Forward),
     /// A forward from so many ports to another number of ports.
     #[error(
         "{forward}: {} ports cannot lead to {}: give ranges of the same length",
@@ -187,9 +210,9 @@ pub enum DefinitionError {
     #[error("{first} and {second} overlap: keep one of the two forwards")]
     ForwardsOverlap {
         /// One of them.
-        first: Forward,
+        first: Box<Forward>,
         /// The other one.
-        second: Forward,
+        second: Box<Forward>,
     },
     /// More ports than the firewall is to hold for one network.
     #[error("{0} ports are forwarded: {MAX_FORWARDED_PORTS} is the most for one network")]
@@ -305,17 +328,7 @@ impl NetworkDefinition {
             if self.mode == Mode::Hostonly {
                 return Err(DefinitionError::ForwardToHostonly(forward.listen()));
             }
-            if let Some(address) = forward.address
-                && (address.is_unspecified() || address.is_multicast() || address.is_broadcast())
-            {
-                return Err(DefinitionError::ForwardAddress(forward.listen()));
-            }
-            if let TargetHost::Address(address) = forward.target.host
-                && !self.subnet.guests().contains(address)
-            {
-                let (forward, subnet) = (forward.clone(), self.subnet);
-                return Err(DefinitionError::ForwardTarget { forward, subnet });
-            }
+            self.validate_addresses(forward)?;
             if forward.port.count() != forward.target_ports().count() {
                 return Err(DefinitionError::ForwardLength { forward: forward.clone() });
             }
@@ -329,12 +342,66 @@ impl NetworkDefinition {
                     break;
                 }
                 if first.listen().overlaps(&second.listen()) {
-                    let (first, second) = ((*first).clone(), (*second).clone());
+                    let [first, second] = [*first, *second].map(|one| Box::new(one.clone()));
                     return Err(DefinitionError::ForwardsOverlap { first, second });
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl NetworkDefinition {
+    /// Checks the addresses of one forward.
+    fn validate_addresses(&self, forward: &Forward) -> Result<(), DefinitionError> {
+        let listen = forward.listen();
+        if forward.address == Some(Ipv6Addr::LOCALHOST.into()) {
+            return Err(DefinitionError::ForwardLoopback6(listen));
+        }
+        if forward.address.is_some_and(|address| !is_of_a_host(address)) {
+            return Err(DefinitionError::ForwardAddress(listen));
+        }
+        let prefix = self.ipv6.as_ref().map(|ipv6| ipv6.prefix);
+        match (&forward.target.host, prefix) {
+            (TargetHost::Address(IpAddr::V4(_)), _) if !listen.takes_v4() => {
+                return Err(DefinitionError::ForwardFamilies(forward.clone()));
+            }
+            (TargetHost::Address(IpAddr::V6(_)), _) if !listen.takes_v6() => {
+                return Err(DefinitionError::ForwardFamilies(forward.clone()));
+            }
+            (TargetHost::Address(IpAddr::V4(address)), _) => {
+                if !self.subnet.guests().contains(*address) {
+                    let (forward, subnet) = (forward.clone(), self.subnet);
+                    return Err(DefinitionError::ForwardTarget { forward, subnet });
+                }
+            }
+            (TargetHost::Address(IpAddr::V6(address)), Some(prefix)) => {
+                if !prefix.guests().contains(*address) {
+                    let forward = forward.clone();
+                    return Err(DefinitionError::ForwardTarget6 { forward, prefix });
+                }
+            }
+            (TargetHost::Address(IpAddr::V6(_)), None) => {
+                return Err(DefinitionError::ForwardWithoutIpv6(forward.clone()));
+            }
+            (TargetHost::Name(_), None) if !listen.takes_v4() => {
+                return Err(DefinitionError::ForwardWithoutIpv6(forward.clone()));
+            }
+            (TargetHost::Name(_), _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Whether a host can listen there, the unspecified address for all of them included. A link-local
+/// address does not say on which link.
+fn is_of_a_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast(),
+        IpAddr::V6(address) => {
+            let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
+            !address.is_multicast() && !link_local && address.to_ipv4_mapped().is_none()
+        }
     }
 }
 
@@ -407,7 +474,12 @@ mod tests {
         for (forwards, words) in [
             (vec![forward("80", "10.0.0.1")], "80/tcp to 10.0.0.1: the target does not fit"),
             (vec![forward("80-89", "web:80-88")], "10 ports cannot lead to 9"),
-            (vec![forward("0.0.0.0:80", "web")], "no address of a host"),
+            (vec![forward("224.0.0.1:80", "web")], "no address of a host"),
+            (vec![forward("[fe80::1]:80", "web")], "no address of a host"),
+            (vec![forward("[::1]:80", "web")], "127.0.0.1"),
+            (vec![forward("[::]:80", "web")], "has no IPv6"),
+            (vec![forward("80", "[fd00::9]")], "has no IPv6"),
+            (vec![forward("[::]:80", "192.168.122.9")], "cannot be led to each other"),
             (
                 vec![forward("85", "a"), forward("9", "b"), forward("203.0.113.2:80-90", "c")],
                 "203.0.113.2:80-90/tcp to c and 85/tcp to a overlap",

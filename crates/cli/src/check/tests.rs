@@ -19,7 +19,7 @@ fn link(index: u32) -> Link {
         mtu: 1500,
         master: None,
         alias: None,
-        ipv6_disabled: false,
+        ipv6: vnet_plan::Ipv6Settings::default(),
         route_localnet: false,
         forwarding: true,
     }

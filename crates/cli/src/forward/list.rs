@@ -39,9 +39,11 @@ pub(crate) async fn run(args: &List, context: &Context) -> anyhow::Result<()> {
 fn table(forwards: &[ForwardView]) -> Table {
     let mut table = Table::new(["NETWORK", "LISTEN", "TARGET", "ADDRESS"]);
     for view in forwards {
-        let address = match view.to {
-            Some(address) => Cell::text(address),
-            None => Cell::text("-").coloured(Colour::Yellow),
+        let address = match (view.to, view.to6) {
+            (Some(v4), Some(v6)) => Cell::text(format!("{v4}, {v6}")),
+            (Some(address), None) => Cell::text(address),
+            (None, Some(address)) => Cell::text(address),
+            (None, None) => Cell::text("-").coloured(Colour::Yellow),
         };
         table.row([
             Cell::text(&view.network),

@@ -10,7 +10,7 @@ mod socket;
 mod tcp;
 mod udp;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,39 +96,54 @@ impl Config {
 /// A running DNS server. Dropping it stops it soon; [`DnsServer::stop`] waits until it has.
 pub struct DnsServer {
     handler: Arc<Handler>,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     stop: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl DnsServer {
-    /// Starts the server of one network on port 53 of `listen`, for what arrives on one of
+    /// Starts the server of one network on port 53 of each of `listen`, for what arrives on one of
     /// `devices`, or on any where none is given. What the host itself asks arrives on `lo`. To be
     /// called in a tokio runtime whose threads are in the network namespace.
     ///
     /// # Errors
-    /// The address is not there (yet), the port is taken, or the privilege is missing
+    /// An address is not there (yet), the port is taken, or the privilege is missing
     /// (CAP_NET_BIND_SERVICE). The error names the address, and who holds the port if that can be
     /// seen.
     pub fn spawn(
-        listen: Ipv4Addr,
+        listen: &[IpAddr],
         devices: &[IfName],
         config: Config,
     ) -> Result<Self, ServerError> {
-        Self::spawn_at(SocketAddrV4::new(listen, DNS_PORT), devices, config)
+        let listen: Vec<_> = listen.iter().map(|addr| SocketAddr::new(*addr, DNS_PORT)).collect();
+        Self::spawn_all(&listen, devices, config)
     }
 
-    /// As [`DnsServer::spawn`], on another port; port 0 is any free one.
+    /// As [`DnsServer::spawn`], on another port of one address; port 0 is any free one.
     ///
     /// # Errors
     /// As for [`DnsServer::spawn`].
     pub fn spawn_at(
-        listen: SocketAddrV4,
+        listen: SocketAddr,
         devices: &[IfName],
         config: Config,
     ) -> Result<Self, ServerError> {
-        let (sockets, addr) = socket::bind_all(listen, devices)?;
-        let never = own_addresses(addr.into(), config.never);
+        Self::spawn_all(&[listen], devices, config)
+    }
+
+    fn spawn_all(
+        listen: &[SocketAddr],
+        devices: &[IfName],
+        config: Config,
+    ) -> Result<Self, ServerError> {
+        let (mut sockets, mut addrs) = (Vec::new(), Vec::new());
+        for listen in listen {
+            let (pairs, addr) = socket::bind_all(*listen, devices)?;
+            sockets.extend(pairs);
+            addrs.push(addr);
+        }
+        let addr = *addrs.first().ok_or(ServerError::Nowhere)?;
+        let never = own_addresses(addrs, config.never);
         let forwarder =
             Forwarder::new(config.upstreams, never, config.timing, config.limits.cache_bytes);
         let flights = FlightLimits {
@@ -152,9 +167,9 @@ impl DnsServer {
         Ok(Self { handler, addr, stop, tasks })
     }
 
-    /// Where it listens.
+    /// Where it listens; the first of several places.
     #[must_use]
-    pub fn addr(&self) -> SocketAddrV4 {
+    pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 

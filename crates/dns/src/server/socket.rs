@@ -1,7 +1,7 @@
 //! Binding to one address of one device, and saying who is in the way.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
@@ -20,7 +20,7 @@ pub enum ServerError {
     )]
     Taken {
         /// The address that was asked for.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// `udp` or `tcp`.
         protocol: &'static str,
         /// Who holds it, as in `dnsmasq (pid 812)`, or `another process`.
@@ -30,8 +30,11 @@ pub enum ServerError {
     #[error("cannot serve DNS at {addr}: no interface has that address; bring the bridge up first")]
     NoAddress {
         /// The address that was asked for.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
     },
+    /// No address was given.
+    #[error("cannot serve DNS: no address is given to listen on")]
+    Nowhere,
     /// There is no such interface.
     #[error("cannot serve DNS on {device}: there is no such interface; bring the bridge up first")]
     NoDevice {
@@ -42,13 +45,13 @@ pub enum ServerError {
     #[error("cannot serve DNS at {addr}: ports below 1024 need CAP_NET_BIND_SERVICE")]
     Privilege {
         /// The address that was asked for.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
     },
     /// Anything else that the kernel refuses.
     #[error("cannot serve DNS at {addr}/{protocol}")]
     Socket {
         /// The address that was asked for.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// `udp` or `tcp`.
         protocol: &'static str,
         /// The kernel's answer.
@@ -62,9 +65,9 @@ type Pair = (UdpSocket, TcpListener);
 
 /// A pair of sockets for each device, all at the same address and port, and that address.
 pub(super) fn bind_all(
-    listen: SocketAddrV4,
+    listen: SocketAddr,
     devices: &[IfName],
-) -> Result<(Vec<Pair>, SocketAddrV4), ServerError> {
+) -> Result<(Vec<Pair>, SocketAddr), ServerError> {
     let (udp, tcp, addr) = bind(listen, devices.first())?;
     let mut pairs = vec![(udp, tcp)];
     for device in devices.iter().skip(1) {
@@ -76,14 +79,14 @@ pub(super) fn bind_all(
 
 /// Both sockets at the same address and port, and that address.
 fn bind(
-    listen: SocketAddrV4,
+    listen: SocketAddr,
     device: Option<&IfName>,
-) -> Result<(UdpSocket, TcpListener, SocketAddrV4), ServerError> {
+) -> Result<(UdpSocket, TcpListener, SocketAddr), ServerError> {
     let tcp = open(listen, device, "tcp")?;
     let source = |source| ServerError::Socket { addr: listen, protocol: "tcp", source };
     tcp.listen(BACKLOG).map_err(source)?;
     // Where port 0 was asked for, TCP has found a port and UDP takes the same.
-    let addr = tcp.local_addr().map_err(source)?.as_socket_ipv4().unwrap_or(listen);
+    let addr = tcp.local_addr().map_err(source)?.as_socket().unwrap_or(listen);
     let udp = open(addr, device, "udp")?;
     let tcp = TcpListener::from_std(tcp.into()).map_err(source)?;
     let udp = UdpSocket::from_std(udp.into()).map_err(|source| ServerError::Socket {
@@ -95,7 +98,7 @@ fn bind(
 }
 
 fn open(
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     device: Option<&IfName>,
     protocol: &'static str,
 ) -> Result<Socket, ServerError> {
@@ -112,7 +115,7 @@ fn open(
         "tcp" => (Type::STREAM, socket2::Protocol::TCP),
         _ => (Type::DGRAM, socket2::Protocol::UDP),
     };
-    let socket = Socket::new(Domain::IPV4, kind, Some(number)).map_err(explain)?;
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(number)).map_err(explain)?;
     socket.set_nonblocking(true).map_err(explain)?;
     if protocol == "tcp" {
         // So that connections that linger in TIME_WAIT don't stop a restart. Not for UDP, where it
@@ -141,9 +144,9 @@ mod libc_errno {
 }
 
 /// Who holds the port of `addr`, as far as /proc tells this process: names with their pids.
-fn holder(addr: SocketAddrV4, protocol: &str) -> Option<String> {
+fn holder(addr: SocketAddr, protocol: &str) -> Option<String> {
     let protocol = if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp };
-    let address = Some(*addr.ip());
+    let address = Some(addr.ip());
     let ports = PortRange::new(addr.port(), addr.port())?;
     holders(&in_the_way(&Listen { address, ports, protocol }))
 }
@@ -156,7 +159,7 @@ mod tests {
     async fn a_taken_port_is_explained_with_its_holder() {
         let held = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
         let port = held.local_addr().unwrap().port();
-        let error = bind(SocketAddrV4::new([127, 0, 0, 9].into(), port), None).unwrap_err();
+        let error = bind(SocketAddr::new([127, 0, 0, 9].into(), port), None).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.9:{port}/udp")), "{text}");
         assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");

@@ -1,7 +1,7 @@
 //! The making of a [`Zone`].
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, Record};
@@ -45,6 +45,7 @@ pub struct ZoneBuilder {
     subnet: Subnet,
     serial: u32,
     prefixes: Vec<Ipv6Net>,
+    gateway6: Option<Ipv6Addr>,
     unforwarded: Vec<DnsName>,
     hosts: Vec<(DnsName, bool, IpAddr)>,
 }
@@ -56,6 +57,7 @@ impl ZoneBuilder {
             subnet,
             serial: 1,
             prefixes: Vec::new(),
+            gateway6: None,
             unforwarded: Vec::new(),
             hosts: Vec::new(),
         }
@@ -73,6 +75,13 @@ impl ZoneBuilder {
     #[must_use]
     pub fn prefix6(mut self, prefix: Ipv6Net) -> Self {
         self.prefixes.push(prefix.trunc());
+        self
+    }
+
+    /// The gateway's IPv6 address, which its name has as well.
+    #[must_use]
+    pub fn gateway6(mut self, address: Ipv6Addr) -> Self {
+        self.gateway6 = Some(address);
         self
     }
 
@@ -136,9 +145,12 @@ impl ZoneBuilder {
             }
         }
         let mut named = HashSet::new();
-        zone.add_host(&server, &absolute(GATEWAY_LABEL), true, self.subnet.gateway().into());
-        named.insert(IpAddr::V4(self.subnet.gateway()));
-        zone.add_ptr(self.subnet.gateway().into(), &server);
+        let gateways = [Some(self.subnet.gateway().into()), self.gateway6.map(IpAddr::V6)];
+        for gateway in gateways.into_iter().flatten() {
+            zone.add_host(&server, &absolute(GATEWAY_LABEL), true, gateway);
+            named.insert(gateway);
+            zone.add_ptr(gateway, &server);
+        }
         for (name, bare, addr) in &self.hosts {
             let full = absolute(&format!("{name}.{}", self.domain));
             zone.add_host(&full, &absolute(name.as_str()), *bare, *addr);
@@ -229,7 +241,7 @@ fn reverse_cuts6(prefix: Ipv6Net) -> Vec<Name> {
     let first = u128::from(prefix.network());
     (0..count)
         .map(|index| {
-            let addr = std::net::Ipv6Addr::from(first.wrapping_add(index.wrapping_mul(step)));
+            let addr = Ipv6Addr::from(first.wrapping_add(index.wrapping_mul(step)));
             reverse_name(addr.into()).trim_to(usize::from(nibbles) + 2)
         })
         .collect()

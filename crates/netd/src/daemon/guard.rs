@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vnet_api::model::ErrorBody;
 use vnet_kernel::Routes;
 use vnet_plan::{
-    Alias, FirewallState, Leased, Link, LinkKind, Observed, Operation, allowed, diff_firewall,
+    Alias, FirewallState, Leased, Leased6, Link, LinkKind, Observed, Operation, allowed, allowed6,
+    diff_firewall,
 };
 use vnet_types::{IfName, NetworkName};
 
@@ -39,15 +40,25 @@ impl Daemon {
         }
     }
 
+    /// The same in IPv6.
+    pub(crate) fn leased6(&self, network: &NetworkName) -> Leased6 {
+        let now = unix_now();
+        match self.running.get(network) {
+            Some(services) => services.leased6(now),
+            None => services::stored_leases6(&self.paths.leases6(network), now),
+        }
+    }
+
     async fn guard_leases(&mut self, networks: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
         let state = self.kernel.firewall_state().await.map_err(|error| failed(&error))?;
         let FirewallState::Holds(from) = state else { return self.sweep_ports().await };
         let leases: BTreeMap<_, _> =
-            networks.iter().map(|network| (network, self.leased(network))).collect();
+            networks.iter().map(|name| (name, (self.leased(name), self.leased6(name)))).collect();
         let to = from.clone().with_allowed(|port| {
-            let (definition, leased) =
-                (self.networks.get(&port.network)?, leases.get(&port.network)?);
-            Some(allowed(definition, leased, port.mac))
+            let definition = self.networks.get(&port.network)?;
+            let (leased, leased6) = leases.get(&port.network)?;
+            let ipv6 = allowed6(definition, leased6, port.mac);
+            Some((allowed(definition, leased, port.mac), ipv6))
         });
         if to == from {
             return Ok(());
@@ -80,7 +91,7 @@ impl Daemon {
             mtu: 0,
             master: None,
             alias: Some(alias.to_string()),
-            ipv6_disabled: true,
+            ipv6: vnet_plan::Ipv6Settings::default(),
             route_localnet: false,
             forwarding: false,
         };

@@ -8,9 +8,10 @@ use vnet_plan::{Desired, Observed, Operation, Plan, conflicts};
 use vnet_types::{NetworkDefinition, NetworkName};
 
 use super::{Daemon, Shared};
-use crate::failure::chain;
+use crate::failure::{chain, failed};
 use crate::reconcile;
 use crate::repair::{Outcome, Patience};
+use crate::services::Farewell;
 
 /// What has to be done.
 struct Damage {
@@ -113,6 +114,12 @@ impl Daemon {
         if has_other_mtu(&plan, observed) {
             tracing::info!("an uplink has changed: {}", in_words(&plan.operations));
             self.shape(up, observed).await?;
+            return Ok(());
+        }
+        // A link that has come lately, and lives on router advertisements.
+        for step in plan.operations.iter().filter(|step| is_for_advertisements(step)) {
+            tracing::info!("a link has come: {step}");
+            self.kernel.execute(step).await.map_err(|error| failed(&error))?;
         }
         Ok(())
     }
@@ -126,7 +133,7 @@ impl Daemon {
         let dead = self.dead_services(&self.desired(up, &observed), &observed);
         for name in &dead {
             if let Some(services) = self.running.remove(name) {
-                services.stop().await;
+                services.stop(Farewell::Omit).await;
             }
             // Until they run, they are among those that are to.
             self.unserved.insert(name.clone());
@@ -194,9 +201,14 @@ impl Daemon {
 fn is_adaptation(step: &Operation, moved: bool) -> bool {
     match step {
         Operation::UpdateFirewall { .. } => true,
+        step if is_for_advertisements(step) => true,
         Operation::SetMtu { .. } | Operation::Claim { .. } => moved,
         _ => false,
     }
+}
+
+fn is_for_advertisements(step: &Operation) -> bool {
+    matches!(step, Operation::RememberAcceptRa { .. } | Operation::RaiseAcceptRa { .. })
 }
 
 /// Whether a bridge that is there is to be claimed anew, for its MTU alone.
@@ -223,6 +235,8 @@ fn affected(plan: &Plan, desired: &Desired) -> BTreeSet<NetworkName> {
         | Operation::SetMtu { link, .. }
         | Operation::AddAddress { link, .. }
         | Operation::SetUp { link }
+        | Operation::Forward6On { link }
+        | Operation::EnableIpv6 { link }
         | Operation::DisableIpv6 { link } => Some(link.clone()),
         _ => None,
     };

@@ -27,14 +27,14 @@ use crate::history::{Heard, History};
 use crate::leases::Journal;
 
 /// Frames that are answered in one round, at most: what a flush may hold up.
-const ROUND: usize = 256;
+pub(super) const ROUND: usize = 256;
 /// How often names are looked through for leases that have ended.
-const EXPIRY_CHECK: Duration = Duration::from_secs(5);
+pub(super) const EXPIRY_CHECK: Duration = Duration::from_secs(5);
 
 /// Reads the leases of before, and cuts off what a crash has left half written.
-pub(crate) async fn load(
+pub(super) async fn load<L: journal::Stored>(
     journal: &Journal,
-) -> Result<(BTreeMap<Ipv4Addr, Lease>, usize), ServiceError> {
+) -> Result<(BTreeMap<L::Address, L>, usize), ServiceError> {
     let error =
         |source| ServiceError::Leases { path: journal.path().display().to_string(), source };
     let bytes = match std::fs::read(journal.path()) {
@@ -42,7 +42,7 @@ pub(crate) async fn load(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(error(source)),
     };
-    let replay = journal::replay(&bytes);
+    let replay = journal::replay::<L>(&bytes);
     if replay.damaged > 0 {
         tracing::warn!(
             "{}: {} damaged lines are left out; the leases in them are lost",
@@ -76,7 +76,7 @@ pub(crate) struct Service {
     zones: Arc<Mutex<Zones>>,
     history: History,
     /// None where ports are not guarded.
-    guard: Option<guard::Leases>,
+    guard: Option<guard::Leases<Ipv4Addr>>,
 }
 
 /// What one round of frames has led to.
@@ -97,7 +97,7 @@ impl Service {
     pub(crate) fn open(
         network: &NetworkDefinition,
         state: State,
-        guard: Option<guard::Leases>,
+        guard: Option<guard::Leases<Ipv4Addr>>,
     ) -> io::Result<Self> {
         let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
         let network = network.name.clone();
@@ -224,7 +224,8 @@ impl Service {
         let now = unix_now();
         zones.publish(server.leases(), now);
         if let Some(guard) = &mut self.guard {
-            guard.compare(server.leases(), now);
+            let live = server.leases().filter(|lease| lease.is_live(now));
+            guard.compare(live.map(|lease| (lease.ip, lease.mac)));
         }
     }
 
@@ -258,7 +259,7 @@ fn speaks_for_itself(received: &Received<'_>) -> bool {
 }
 
 /// The time on both clocks that the server asks for.
-fn now() -> Now {
+pub(super) fn now() -> Now {
     let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
     Now { unix: unix_now(), uptime }
 }

@@ -1,14 +1,14 @@
 //! The DNS of a network: its zone is made from the definition and the leases.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use vnet_dhcp::Lease;
+use vnet_dhcp::{Lease, v6};
 use vnet_dns::zone::Zone;
 use vnet_dns::{Config, DnsServer, Forwarding, Upstreams};
-use vnet_types::{DnsName, Mode, NetworkDefinition};
+use vnet_types::{DnsName, MacAddr, Mode, NetworkDefinition};
 
 use super::ServiceError;
 
@@ -20,23 +20,35 @@ pub(crate) struct Zones {
     network: NetworkDefinition,
     server: Arc<DnsServer>,
     serial: u32,
-    published: BTreeMap<Ipv4Addr, DnsName>,
+    published: Named,
     changed: Arc<Notify>,
+}
+
+/// The guests that have a lease and a name.
+#[derive(Debug, Clone, Default)]
+struct Named {
+    v4: BTreeMap<Ipv4Addr, (DnsName, MacAddr)>,
+    v6: BTreeMap<Ipv6Addr, (DnsName, Option<MacAddr>)>,
 }
 
 pub(crate) fn start(
     network: &NetworkDefinition,
     upstreams: &Upstreams,
 ) -> Result<Arc<DnsServer>, ServiceError> {
-    let mut config = Config::new(zone(network, &BTreeMap::new(), 1));
+    let mut config = Config::new(zone(network, &Named::default(), 1));
     config.upstreams = upstreams_of(network, upstreams);
     if network.mode == Mode::Hostonly {
         config.forwarding = Forwarding::Off;
     }
+    let mut listen = vec![IpAddr::V4(network.subnet.gateway())];
+    if let Some(ipv6) = &network.ipv6 {
+        listen.push(ipv6.prefix.gateway().into());
+        config.clients.push(ipv6.prefix.net().into());
+    }
     // The host itself reaches its own address through `lo`.
     let loopback = "lo".parse().ok();
     let devices: Vec<_> = [network.bridge.clone()].into_iter().chain(loopback).collect();
-    DnsServer::spawn(network.subnet.gateway(), &devices, config)
+    DnsServer::spawn(&listen, &devices, config)
         .map(Arc::new)
         .map_err(|source| ServiceError::Dns { bridge: network.bridge.to_string(), source })
 }
@@ -56,34 +68,65 @@ impl Zones {
         server: Arc<DnsServer>,
         changed: Arc<Notify>,
     ) -> Self {
-        Self { network, server, serial: 1, published: BTreeMap::new(), changed }
+        Self { network, server, serial: 1, published: Named::default(), changed }
     }
 
     /// Takes over a changed definition, and publishes what is in it.
     pub(crate) fn reconfigure(&mut self, network: NetworkDefinition) {
         self.network = network;
-        self.serial = self.serial.wrapping_add(1);
-        self.server.set_zone(zone(&self.network, &self.published, self.serial));
+        self.publish_zone();
     }
 
     /// Publishes the names of the leases that are live at `unix` seconds, if they have changed.
     pub(crate) fn publish<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, unix: u64) {
-        let names: BTreeMap<Ipv4Addr, DnsName> = leases
+        let names: BTreeMap<_, _> = leases
             .filter(|lease| lease.is_live(unix))
-            .filter_map(|lease| Some((lease.ip, lease.hostname.clone()?)))
+            .filter_map(|lease| Some((lease.ip, (lease.hostname.clone()?, lease.mac))))
             .collect();
-        if names != self.published {
-            self.serial = self.serial.wrapping_add(1);
-            self.server.set_zone(zone(&self.network, &names, self.serial));
-            self.published = names;
+        if names != self.published.v4 {
+            self.published.v4 = names;
+            self.publish_zone();
         }
         // A guest that has no name in the DNS may be one that a forward leads to.
         self.changed.notify_one();
     }
+
+    /// The same for the leases of IPv6 addresses.
+    pub(crate) fn publish6<'a>(&mut self, leases: impl Iterator<Item = &'a v6::Lease>, unix: u64) {
+        let names: BTreeMap<_, _> = leases
+            .filter(|lease| lease.is_live(unix))
+            .filter_map(|lease| Some((lease.ip, (lease.hostname.clone()?, lease.mac))))
+            .collect();
+        if names != self.published.v6 {
+            self.published.v6 = names;
+            self.publish_zone();
+        }
+        self.changed.notify_one();
+    }
+
+    fn publish_zone(&mut self) {
+        self.serial = self.serial.wrapping_add(1);
+        self.server.set_zone(zone(&self.network, &self.published, self.serial));
+    }
 }
 
-fn zone(network: &NetworkDefinition, leased: &BTreeMap<Ipv4Addr, DnsName>, serial: u32) -> Zone {
+/// Whose each name is: the servers for IPv4 and for IPv6 let a guest have a name that is free with
+/// them, and one name is one guest's.
+#[derive(Default)]
+struct Owners(BTreeMap<String, Option<MacAddr>>);
+
+impl Owners {
+    /// Whether the guest with this card may have the name; if so, it is its from now on.
+    fn grant(&mut self, name: &DnsName, mac: Option<MacAddr>) -> bool {
+        *self.0.entry(name.as_str().to_ascii_lowercase()).or_insert(mac) == mac
+    }
+}
+
+fn zone(network: &NetworkDefinition, leased: &Named, serial: u32) -> Zone {
     let mut builder = Zone::builder(network.domain.clone(), network.subnet).serial(serial);
+    if let Some(ipv6) = &network.ipv6 {
+        builder = builder.prefix6(ipv6.prefix.net()).gateway6(ipv6.prefix.gateway());
+    }
     if let Ok(parent) = PARENT_DOMAIN.parse()
         && network.domain.as_str().ends_with(".vnet")
     {
@@ -98,13 +141,27 @@ fn zone(network: &NetworkDefinition, leased: &BTreeMap<Ipv4Addr, DnsName>, seria
     for (name, addresses) in &network.dns.hosts {
         addresses.iter().for_each(|address| insert(name, *address));
     }
-    for reservation in network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations) {
-        if let Some(name) = &reservation.hostname {
-            insert(name, IpAddr::V4(reservation.ip));
+    let mut owners = Owners::default();
+    let v4 = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
+    let v4 = v4.map(|one| (&one.hostname, one.mac, IpAddr::V4(one.ip)));
+    let v6 = network.ipv6.iter().flat_map(|ipv6| &ipv6.reservations);
+    let v6 = v6.map(|one| (&one.hostname, one.mac, IpAddr::V6(one.ip)));
+    for (name, mac, address) in v4.chain(v6) {
+        if let Some(name) = name
+            && owners.grant(name, Some(mac))
+        {
+            insert(name, address);
         }
     }
-    for (address, name) in leased {
-        insert(name, IpAddr::V4(*address));
+    for (address, (name, mac)) in &leased.v4 {
+        if owners.grant(name, Some(*mac)) {
+            insert(name, IpAddr::V4(*address));
+        }
+    }
+    for (address, (name, mac)) in &leased.v6 {
+        if owners.grant(name, *mac) {
+            insert(name, IpAddr::V6(*address));
+        }
     }
     builder.build()
 }

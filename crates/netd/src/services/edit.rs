@@ -3,11 +3,12 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use vnet_dhcp::{ConfigError, Server, ServerConfig, journal};
+use vnet_dhcp::{Server, ServerConfig, journal};
 use vnet_dns::Upstreams;
 use vnet_types::{MacAddr, Mode, NetworkDefinition};
 
-use super::{ServiceError, Services, dns};
+use super::six::{self, Unservable};
+use super::{Farewell, ServiceError, Services, dns};
 
 /// What a change of a definition asks of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +22,21 @@ pub(crate) enum ServiceChange {
     Restart,
 }
 
+/// Whether guests of `old` are told that it is gone before the services of `new` start.
+pub(crate) fn farewell(old: &NetworkDefinition, new: &NetworkDefinition) -> Farewell {
+    let prefix = |network: &NetworkDefinition| network.ipv6.as_ref().map(|ipv6| ipv6.prefix);
+    if prefix(old) == prefix(new) { Farewell::Omit } else { Farewell::Say }
+}
+
 impl ServiceChange {
     /// What leads from the services of `old` to those of `new`.
     pub(crate) fn between(old: &NetworkDefinition, new: &NetworkDefinition) -> Self {
         let sockets = |network: &NetworkDefinition| {
             let closed = network.mode == Mode::Hostonly;
             let dhcp = network.dhcp.is_some();
-            (network.bridge.clone(), network.subnet, closed, dhcp, network.anti_spoofing)
+            let prefix = network.ipv6.as_ref().map(|ipv6| ipv6.prefix);
+            let subnet = (network.subnet, prefix);
+            (network.bridge.clone(), subnet, closed, dhcp, network.anti_spoofing)
         };
         if sockets(old) != sockets(new) {
             return Self::Restart;
@@ -45,10 +54,11 @@ impl ServiceChange {
 /// Whether `network` can be served at all.
 ///
 /// # Errors
-/// A value fits in no DHCP option.
-pub(crate) fn check(network: &NetworkDefinition) -> Result<(), ConfigError> {
+/// A value fits in no DHCP option, or in no router advertisement.
+pub(crate) fn check(network: &NetworkDefinition) -> Result<(), Unservable> {
+    six::check(network)?;
     match ServerConfig::for_network(network, MacAddr::BROADCAST) {
-        Some(config) => Server::new(config, []).map(drop),
+        Some(config) => Ok(Server::new(config, []).map(drop)?),
         None => Ok(()),
     }
 }
@@ -75,6 +85,9 @@ impl Services {
             }
         }
         self.mtu.store(network.mtu(), Ordering::Relaxed);
+        if let Some(six) = &self.six {
+            six.reconfigure(network)?;
+        }
         self.dns.set_upstreams(dns::upstreams_of(network, upstreams));
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.reconfigure(network.clone());
@@ -87,6 +100,9 @@ impl Services {
     /// # Errors
     /// The journal cannot be written; it is as it was then.
     pub(crate) async fn write_snapshot(&self) -> std::io::Result<()> {
+        if let Some(six) = &self.six {
+            six.write_snapshot().await?;
+        }
         if self.dhcp.is_none() {
             return Ok(());
         }

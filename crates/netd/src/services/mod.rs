@@ -1,9 +1,10 @@
-//! What netd serves on a network: DHCP and DNS.
+//! What netd serves on a network: DHCP and DNS, and with IPv6 router advertisements and DHCPv6.
 
 mod dhcp;
 mod dns;
 mod edit;
 mod packet;
+mod six;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,13 +13,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use vnet_dhcp::{ClientKey, Identity};
+use vnet_dhcp::{ClientKey, Identity, v6};
 use vnet_dns::{DnsServer, Upstreams};
-use vnet_plan::Leased;
+use vnet_plan::{Leased, Leased6};
 use vnet_types::{MacAddr, NetworkDefinition};
 
-pub(crate) use edit::{ServiceChange, check};
+pub(crate) use edit::{ServiceChange, check, farewell};
+pub(crate) use six::Farewell;
 
+use self::six::Six;
 use crate::guard::{self, Guard};
 use crate::history::History;
 use crate::leases::Journal;
@@ -30,6 +33,7 @@ pub(crate) struct Services {
     /// What guests are told of it.
     mtu: AtomicU32,
     dhcp: Option<(Arc<Mutex<vnet_dhcp::Server>>, JoinHandle<()>)>,
+    six: Option<Six>,
     journal: Journal,
     zones: Arc<Mutex<dns::Zones>>,
     dns: Arc<DnsServer>,
@@ -56,6 +60,12 @@ pub(crate) enum ServiceError {
         #[source]
         source: vnet_dhcp::ConfigError,
     },
+    #[error("cannot send router advertisements on {bridge}")]
+    Advertisements {
+        bridge: String,
+        #[source]
+        source: vnet_dhcp::ra::ConfigError,
+    },
     #[error("cannot read the leases in {path}")]
     Leases {
         path: String,
@@ -76,12 +86,12 @@ pub(crate) struct Changes<'a> {
 }
 
 impl Services {
-    /// Starts DHCP and DNS for `network`, whose bridge is up and has the address `mac`. `changed`
-    /// is told whenever a lease may have changed.
+    /// Starts the services of `network`, whose bridge is up and has the address `mac`. `changes`
+    /// are told whenever a lease may have changed. The journals are those of IPv4 and of IPv6.
     pub(crate) async fn start(
         network: &NetworkDefinition,
         mac: MacAddr,
-        journal: Journal,
+        (journal, journal6): (Journal, Journal),
         upstreams: &Upstreams,
         changes: Changes<'_>,
     ) -> Result<Self, ServiceError> {
@@ -90,11 +100,12 @@ impl Services {
         let dns = dns::start(network, upstreams)?;
         let zones = dns::Zones::new(network.clone(), dns.clone(), changes.leases.clone());
         let zones = Arc::new(Mutex::new(zones));
+        let six = Six::start(network, mac, journal6, zones.clone(), changes).await?;
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
-            return Ok(Self { bridge: index, mtu, dhcp: None, journal, zones, dns });
+            return Ok(Self { bridge: index, mtu, dhcp: None, six, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
-        let (mut leases, records) = dhcp::load(&journal).await?;
+        let (mut leases, records) = dhcp::load::<vnet_dhcp::Lease>(&journal).await?;
         if config.identity == Identity::Hardware {
             // Some may stem from before the network was guarded.
             leases.values_mut().for_each(|lease| lease.client = ClientKey::Mac(lease.mac));
@@ -115,12 +126,14 @@ impl Services {
         let service = dhcp::Service::open(network, state, guard)
             .map_err(|source| ServiceError::Dhcp { bridge, source })?;
         let dhcp = Some((server, tokio::spawn(service.run())));
-        Ok(Self { bridge: index, mtu, dhcp, journal, zones, dns })
+        Ok(Self { bridge: index, mtu, dhcp, six, journal, zones, dns })
     }
 
     /// Whether they serve still, on the bridge with this index.
     pub(crate) fn are_alive(&self, bridge: u32) -> bool {
-        self.bridge == bridge && self.dhcp.as_ref().is_none_or(|(_, task)| !task.is_finished())
+        self.bridge == bridge
+            && self.dhcp.as_ref().is_none_or(|(_, task)| !task.is_finished())
+            && self.six.as_ref().is_none_or(|six| !six.is_finished())
     }
 
     /// The MTU that guests are told.
@@ -135,6 +148,16 @@ impl Services {
         })
     }
 
+    /// The same of its IPv6 addresses.
+    pub(crate) fn leases6(&self) -> Vec<v6::Lease> {
+        self.six.as_ref().map_or_else(Vec::new, Six::leases)
+    }
+
+    /// The leases of IPv6 addresses that run at `now` in Unix seconds.
+    pub(crate) fn leased6(&self, now: u64) -> Leased6 {
+        leased6(self.leases6().iter(), now)
+    }
+
     /// The leases that run at `now` in Unix seconds.
     pub(crate) fn leased(&self, now: u64) -> Leased {
         let Some((server, _)) = &self.dhcp else { return Leased::new() };
@@ -145,14 +168,18 @@ impl Services {
     /// How many leases are bound.
     pub(crate) fn bound(&self) -> usize {
         let now = unix_now();
-        self.dhcp.as_ref().map_or(0, |(server, _)| {
+        let six = self.leases6().iter().filter(|lease| lease.is_live(now)).count();
+        six + self.dhcp.as_ref().map_or(0, |(server, _)| {
             let server = server.lock().unwrap_or_else(PoisonError::into_inner);
             server.leases().filter(|lease| lease.is_live(now)).count()
         })
     }
 
-    /// Stops both, and returns when their sockets are closed.
-    pub(crate) async fn stop(mut self) {
+    /// Stops all, and returns when their sockets are closed.
+    pub(crate) async fn stop(mut self, farewell: Farewell) {
+        if let Some(six) = self.six.take() {
+            six.stop(farewell).await;
+        }
         if let Some((_, task)) = self.dhcp.take() {
             task.abort();
             // It ends because it was told to.
@@ -169,7 +196,18 @@ impl Services {
 /// is not up yet. A journal that cannot be read is reported when the network's services start.
 pub(crate) fn stored_leases(path: &Path, now: u64) -> Leased {
     let bytes = std::fs::read(path).unwrap_or_default();
-    leased(vnet_dhcp::journal::replay(&bytes).leases.values(), now)
+    leased(vnet_dhcp::journal::replay::<vnet_dhcp::Lease>(&bytes).leases.values(), now)
+}
+
+/// The same for IPv6 addresses.
+pub(crate) fn stored_leases6(path: &Path, now: u64) -> Leased6 {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    leased6(vnet_dhcp::journal::replay::<v6::Lease>(&bytes).leases.values(), now)
+}
+
+fn leased6<'a>(leases: impl Iterator<Item = &'a v6::Lease>, now: u64) -> Leased6 {
+    let live = leases.filter(|lease| lease.is_live(now));
+    live.filter_map(|lease| Some((lease.mac?, lease.ip))).collect()
 }
 
 fn leased<'a>(leases: impl Iterator<Item = &'a vnet_dhcp::Lease>, now: u64) -> Leased {

@@ -1,16 +1,17 @@
-//! The DHCP server's socket: whole frames on a bridge.
+//! The DHCP server's socket, and that of IPv6's services: whole frames on a bridge.
 //!
 //! A packet socket rather than a UDP one, because a client without an address yet can only be
 //! reached by its MAC address (RFC 2131 §4.1), because each reply then leaves with a complete
 //! checksum, and because no firewall on the host can lose a guest's DISCOVER.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use vnet_dhcp::frame::Checksum;
+use vnet_dhcp::{ra, v6};
 use vnet_types::IfName;
 
 use crate::watch::watch;
@@ -25,16 +26,33 @@ const SERVER_PORT: u16 = 67;
 /// linux/if_packet.h; libc has no name for it.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
-/// A packet socket on one link that sees the frames to UDP port 67 and no others.
+/// A packet socket on one link that sees the frames that are for a service and no others.
 pub(crate) struct PacketSocket {
     socket: AsyncFd<OwnedFd>,
     /// Keeps the port: without it, the kernel would answer a renewal by an ICMP error beside our
-    /// reply. None where another server has the port, and so keeps it.
+    /// reply. None where another server has the port, and so keeps it. For IPv6, it is a member of
+    /// the groups as well.
     _port: Option<Socket>,
 }
 
 impl PacketSocket {
+    /// One that sees the frames to UDP port 67 and no others.
     pub(crate) fn open(link: &IfName, address: Ipv4Addr) -> io::Result<Self> {
+        let socket = Self::open_for(link, libc::ETH_P_IP, &dhcp_requests())?;
+        Ok(Self { socket, _port: hold_port(link, address).ok() })
+    }
+
+    /// One that sees router solicitations and the frames to DHCPv6's servers and no others.
+    pub(crate) fn open_ipv6(link: &IfName) -> io::Result<Self> {
+        let socket = Self::open_for(link, libc::ETH_P_IPV6, &ipv6_requests())?;
+        Ok(Self { socket, _port: Some(join_groups(link)?) })
+    }
+
+    fn open_for(
+        link: &IfName,
+        protocol: libc::c_int,
+        filter: &[libc::sock_filter],
+    ) -> io::Result<AsyncFd<OwnedFd>> {
         // Protocol 0: nothing arrives before the filter stands.
         // SAFETY: no pointer is passed.
         let fd = unsafe {
@@ -46,14 +64,13 @@ impl PacketSocket {
         }
         // SAFETY: socket() has just made this descriptor, and nothing else knows its number.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        attach(&socket, &dhcp_requests())?;
+        attach(&socket, filter)?;
         set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
             .or_else(|_| set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
-        bind(&socket, link)?;
-        let port = hold_port(link, address).ok();
-        Ok(Self { socket: watch(socket)?, _port: port })
+        bind(&socket, link, protocol)?;
+        watch(socket)
     }
 
     /// Waits until a frame can be read.
@@ -115,12 +132,12 @@ fn receive(socket: libc::c_int, frame: &mut [u8]) -> io::Result<(usize, Checksum
     Ok((length, if partial { Checksum::Trust } else { Checksum::Verify }))
 }
 
-fn bind(socket: &OwnedFd, link: &IfName) -> io::Result<()> {
+fn bind(socket: &OwnedFd, link: &IfName, protocol: libc::c_int) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(link.as_str())?;
     // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+    address.sll_protocol = (protocol as u16).to_be();
     address.sll_ifindex = index.cast_signed();
     let length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address outlives the call, and its size is given.
@@ -149,6 +166,46 @@ fn hold_port(link: &IfName, address: Ipv4Addr) -> io::Result<Socket> {
     attach(&socket, &[instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0)])?;
     socket.bind(&SocketAddrV4::new(address, SERVER_PORT).into())?;
     Ok(socket)
+}
+
+/// A member of the groups that guests ask, so that a bridge which looks who listens passes them to
+/// the host; on DHCPv6's port, if that is free.
+fn join_groups(link: &IfName) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(true)?;
+    socket.bind_device(Some(link.as_str().as_bytes()))?;
+    socket.set_reuse_address(true)?;
+    attach(&socket, &[instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0)])?;
+    let index = nix::net::if_::if_nametoindex(link.as_str())?;
+    for group in [ra::ALL_ROUTERS, v6::ALL_AGENTS] {
+        socket.join_multicast_v6(&group, index)?;
+    }
+    let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, v6::SERVER_PORT, 0, 0);
+    // Where another server has the port, it keeps it.
+    let _ = socket.bind(&address.into());
+    Ok(socket)
+}
+
+/// IPv6, and ICMPv6 of the type router solicitation, or UDP to port 547.
+fn ipv6_requests() -> [libc::sock_filter; 11] {
+    use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    const ETHERNET: u32 = 14;
+    const ETHERTYPE: u32 = 12;
+    const NEXT_HEADER: u32 = ETHERNET + 6;
+    const CONTENT: u32 = ETHERNET + 40;
+    [
+        instruction(BPF_LD | BPF_H | BPF_ABS, 0, 0, ETHERTYPE),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 0, 7, libc::ETH_P_IPV6 as u32),
+        instruction(BPF_LD | BPF_B | BPF_ABS, 0, 0, NEXT_HEADER),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 3, 0, libc::IPPROTO_UDP as u32),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 0, 4, libc::IPPROTO_ICMPV6 as u32),
+        instruction(BPF_LD | BPF_B | BPF_ABS, 0, 0, CONTENT),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 3, 2, ra::SOLICITATION.into()),
+        instruction(BPF_LD | BPF_H | BPF_ABS, 0, 0, CONTENT + 2),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, v6::SERVER_PORT.into()),
+        instruction(BPF_RET | BPF_K, 0, 0, 0),
+        instruction(BPF_RET | BPF_K, 0, 0, u32::MAX),
+    ]
 }
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {

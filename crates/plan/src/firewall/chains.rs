@@ -16,6 +16,10 @@
 //! the guest's own network must come back through the host, and one from the host may have a
 //! loopback address, so those two come from the gateway.
 //!
+//! IPv6 goes through the same chains, and there are the same sets for it. A network without IPv6 has
+//! nothing in them: its guests can neither send nor be reached. ::1 needs no rule of ours: the kernel
+//! takes it from no link but `lo`.
+//!
 //! What neither comes from a bridge of ours nor goes to one passes untouched. An accept here is
 //! no accept in other tables: a foreign chain that drops still drops.
 
@@ -33,8 +37,8 @@ use nftables::stmt::{
 use nftables::types::{NfChainPolicy, NfChainType, NfHook, RejectCode};
 
 use super::elements::{
-    ANY, AT, BRIDGES, CLOSED, FROM, INSIDE, MASQUERADED, PUBLISHED, RESTRICTED, SOURCES, TO,
-    UPLINKS,
+    ANY, ANY6, AT, AT6, BRIDGES, CLOSED, FROM, INSIDE, MASQUERADED, MASQUERADED6, PUBLISHED,
+    PUBLISHED6, RESTRICTED, SOURCES, SOURCES6, TO, UPLINKS,
 };
 use super::{FAMILY, TABLE, protocol};
 
@@ -58,7 +62,7 @@ pub(super) fn chains() -> Vec<NfListObject<'static>> {
     let all: Vec<(Chain<'static>, Rules)> = vec![
         (chain("to_nat"), to_nat()),
         (chain("to_hostonly"), vec![vec![reject()]]),
-        (chain("to_routed"), vec![]),
+        (chain("to_routed"), to_routed()),
         (chain("from_nat"), from_open()),
         (chain("from_hostonly"), vec![vec![reject()]]),
         (chain("from_routed"), from_open()),
@@ -102,20 +106,30 @@ fn redirect() -> Rules {
     let local = || is(fib_type(FibFlag::Daddr), Expression::String("local".into()));
     let ipv4 = is(meta(MetaKey::Nfproto), Expression::String("ipv4".into()));
     let at = || vec![ip("daddr"), meta(MetaKey::L4proto), port("dport")];
+    let at6 = || vec![ip6("daddr"), meta(MetaKey::L4proto), port("dport")];
     let any = || vec![meta(MetaKey::L4proto), port("dport")];
+    // The kernel routes nothing from ::1 to elsewhere, nor forwards link-local addresses.
+    let nowhere = [prefix("::1", 128), prefix("fe80::", 10)];
+    let nowhere = Expression::Named(NamedExpression::Set(nowhere.map(SetItem::Element).into()));
     vec![
-        vec![local(), dnat(at, AT)],
+        vec![local(), dnat(NATFamily::IP, at, AT)],
+        vec![local(), dnat(NATFamily::IP6, at6, AT6)],
         // Without an IPv4 address in the key, nft cannot see what it is about.
-        vec![ipv4, local(), dnat(any, ANY)],
+        vec![ipv4, local(), dnat(NATFamily::IP, any, ANY)],
+        vec![is_not(ip6("daddr"), nowhere), local(), dnat(NATFamily::IP6, any, ANY6)],
     ]
 }
 
-fn dnat(key: impl Fn() -> Vec<Expression<'static>>, maps: [&str; 2]) -> Statement<'static> {
+fn dnat(
+    family: NATFamily,
+    key: impl Fn() -> Vec<Expression<'static>>,
+    maps: [&str; 2],
+) -> Statement<'static> {
     let [addr, port] = maps.map(|map| {
         let key = Expression::Named(NamedExpression::Concat(key()));
         Some(Expression::Named(NamedExpression::Map(Box::new(Map { key, data: set(map) }))))
     });
-    Statement::DNAT(Some(NAT { addr, family: Some(NATFamily::IP), port, flags: None }))
+    Statement::DNAT(Some(NAT { addr, family: Some(family), port, flags: None }))
 }
 
 /// A connection to a published port: it was ours to let it in only if the host's port was asked
@@ -141,18 +155,19 @@ fn published() -> Rules {
 
 fn forward() -> Rules {
     let end = |address, side| {
-        Expression::Named(NamedExpression::Concat(vec![
-            ip(address),
-            meta(MetaKey::L4proto),
-            port(side),
-        ]))
+        let parts = vec![address, meta(MetaKey::L4proto), port(side)];
+        Expression::Named(NamedExpression::Concat(parts))
     };
-    let answer = is(ct("direction"), Expression::String("reply".into()));
-    let published = Statement::Goto(JumpTarget { target: "published".into() });
+    let answer = || is(ct("direction"), Expression::String("reply".into()));
+    let published = || Statement::Goto(JumpTarget { target: "published".into() });
+    let to = |address, ends| is(end(address, "dport"), set(ends));
+    let from = |address, ends| is(end(address, "sport"), set(ends));
     vec![
         vec![is(concat(iifname(), oifname()), set(INSIDE)), accept()],
-        vec![redirected(), is(end("daddr", "dport"), set(PUBLISHED)), published],
-        vec![redirected(), answer, is(end("saddr", "sport"), set(PUBLISHED)), accept()],
+        vec![redirected(), to(ip("daddr"), PUBLISHED), published()],
+        vec![redirected(), to(ip6("daddr"), PUBLISHED6), published()],
+        vec![redirected(), answer(), from(ip("saddr"), PUBLISHED), accept()],
+        vec![redirected(), answer(), from(ip6("saddr"), PUBLISHED6), accept()],
         vec![vmap(oifname(), TO)],
         vec![vmap(iifname(), FROM)],
     ]
@@ -166,11 +181,21 @@ fn to_nat() -> Rules {
     vec![vec![matches(ct("state"), Operator::IN, answers), accept()], vec![reject()]]
 }
 
+/// What may go to a routed network in IPv6: what is for its addresses. Others may well lead there by
+/// a route that somebody has set.
+fn to_routed() -> Rules {
+    vec![vec![is_not(concat(oifname(), ip6("daddr")), set(SOURCES6)), reject()]]
+}
+
 /// What may leave a network for the outside: packets with an address of that network, not to
 /// other networks of ours, through the uplink that it is bound to, if it is.
 fn from_open() -> Rules {
     vec![
         vec![is_not(concat(iifname(), ip("saddr")), set(SOURCES)), Statement::Drop(Some(Drop {}))],
+        vec![
+            is_not(concat(iifname(), ip6("saddr")), set(SOURCES6)),
+            Statement::Drop(Some(Drop {})),
+        ],
         vec![is(oifname(), set(BRIDGES)), reject()],
         vec![
             is(iifname(), set(RESTRICTED)),
@@ -186,14 +211,24 @@ fn postrouting() -> Rules {
         SetItem::Element(prefix("224.0.0.0", 24)),
         SetItem::Element(Expression::String("255.255.255.255".into())),
     ]));
-    let with_ports = Expression::Named(NamedExpression::Set(
-        [protocol::TCP, protocol::UDP].map(SetItem::Element).into(),
-    ));
+    let not_routed6 = [prefix("ff00::", 8), prefix("fe80::", 10)];
+    let not_routed6 =
+        Expression::Named(NamedExpression::Set(not_routed6.map(SetItem::Element).into()));
+    let with_ports = || {
+        let protocols = [protocol::TCP, protocol::UDP].map(SetItem::Element);
+        Expression::Named(NamedExpression::Set(protocols.into()))
+    };
     let from_network = || is(ip("saddr"), set(MASQUERADED));
+    let from_network6 = || is(ip6("saddr"), set(MASQUERADED6));
     let from_host = is(fib_type(FibFlag::Saddr), Expression::String("local".into()));
     vec![
         vec![
             is(concat(oifname(), ip("saddr")), set(SOURCES)),
+            redirected(),
+            Statement::Masquerade(None),
+        ],
+        vec![
+            is(concat(oifname(), ip6("saddr")), set(SOURCES6)),
             redirected(),
             Statement::Masquerade(None),
         ],
@@ -202,8 +237,11 @@ fn postrouting() -> Rules {
         // The host talks to its own address on a bridge: it must not see another one there.
         vec![is(oifname(), Expression::String("lo".into())), Statement::Return(Some(Return {}))],
         vec![from_network(), is(ip("daddr"), not_routed), Statement::Return(Some(Return {}))],
-        vec![from_network(), is(meta(MetaKey::L4proto), with_ports), masquerade_to_high_ports()],
+        vec![from_network(), is(meta(MetaKey::L4proto), with_ports()), masquerade_to_high_ports()],
         vec![from_network(), Statement::Masquerade(None)],
+        vec![from_network6(), is(ip6("daddr"), not_routed6), Statement::Return(Some(Return {}))],
+        vec![from_network6(), is(meta(MetaKey::L4proto), with_ports()), masquerade_to_high_ports()],
+        vec![from_network6(), Statement::Masquerade(None)],
     ]
 }
 
@@ -247,6 +285,13 @@ fn oifname() -> Expression<'static> {
 fn ip(field: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
         protocol: "ip".into(),
+        field: field.into(),
+    })))
+}
+
+fn ip6(field: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
+        protocol: "ip6".into(),
         field: field.into(),
     })))
 }

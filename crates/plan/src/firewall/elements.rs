@@ -4,11 +4,13 @@
 //! port: nft 1.0.6 cannot declare a map to both in JSON.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use nftables::expr::{Expression, NamedExpression, Prefix, Verdict};
 use nftables::schema::{Element, Map, NfListObject, Set, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::JumpTarget;
-use vnet_types::{IfName, Mode, Protocol, Subnet};
+use vnet_types::{IfName, Mode, Protocol};
 
 use super::{FAMILY, Published, TABLE, Zone, protocol};
 
@@ -18,8 +20,12 @@ pub(super) const BRIDGES: &str = "bridges";
 pub(super) const INSIDE: &str = "inside";
 /// Bridge and subnet: the addresses that may be sent from there.
 pub(super) const SOURCES: &str = "sources";
+/// Bridge and IPv6 prefix: the same in IPv6.
+pub(super) const SOURCES6: &str = "sources6";
 /// Subnets that hide behind the host's address.
 pub(super) const MASQUERADED: &str = "masqueraded";
+/// IPv6 prefixes that do.
+pub(super) const MASQUERADED6: &str = "masqueraded6";
 /// Bridges that may use certain uplinks only.
 pub(super) const RESTRICTED: &str = "restricted";
 /// Bridge and uplink: which ones those are.
@@ -35,7 +41,13 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const AT: [&str; 2] = ["at_address", "at_port"];
 /// What is published at all addresses of the host: protocol and port, to the same.
 pub(super) const ANY: [&str; 2] = ["any_address", "any_port"];
-/// The other end of both: guest's address, protocol and port.
+/// Both of these in IPv6.
+pub(super) const AT6: [&str; 2] = ["at6_address", "at6_port"];
+/// See [`AT6`].
+pub(super) const ANY6: [&str; 2] = ["any6_address", "any6_port"];
+/// The other end of [`AT6`] and [`ANY6`].
+pub(super) const PUBLISHED6: &str = "published6";
+/// The other end of [`AT`] and [`ANY`]: guest's address, protocol and port.
 pub(super) const PUBLISHED: &str = "published";
 
 /// The declarations of all sets and maps.
@@ -46,16 +58,23 @@ pub(super) fn sets() -> Vec<NfListObject<'static>> {
         set(BRIDGES, ifname(), false),
         set(INSIDE, pair(SetType::Ifname), false),
         set(SOURCES, pair(SetType::Ipv4Addr), true),
+        set(SOURCES6, pair(SetType::Ipv6Addr), true),
+        set(MASQUERADED6, SetTypeValue::Single(SetType::Ipv6Addr), true),
         set(MASQUERADED, SetTypeValue::Single(SetType::Ipv4Addr), true),
         set(RESTRICTED, ifname(), false),
         set(UPLINKS, pair(SetType::Ifname), false),
         set(CLOSED, ifname(), false),
-        set(PUBLISHED, endpoint(), false),
+        set(PUBLISHED, endpoint(SetType::Ipv4Addr), false),
+        set(PUBLISHED6, endpoint(SetType::Ipv6Addr), false),
         // `verdict` is put in for the last type, for which there is no word.
         map(FROM, ifname(), SetType::Ifname),
         map(TO, ifname(), SetType::Ifname),
-        map(AT[0], endpoint(), SetType::Ipv4Addr),
-        map(AT[1], endpoint(), SetType::InetService),
+        map(AT[0], endpoint(SetType::Ipv4Addr), SetType::Ipv4Addr),
+        map(AT[1], endpoint(SetType::Ipv4Addr), SetType::InetService),
+        map(AT6[0], endpoint(SetType::Ipv6Addr), SetType::Ipv6Addr),
+        map(AT6[1], endpoint(SetType::Ipv6Addr), SetType::InetService),
+        map(ANY6[0], service(), SetType::Ipv6Addr),
+        map(ANY6[1], service(), SetType::InetService),
         map(ANY[0], service(), SetType::Ipv4Addr),
         map(ANY[1], service(), SetType::InetService),
     ]
@@ -65,10 +84,8 @@ fn service() -> SetTypeValue<'static> {
     SetTypeValue::Concatenated(vec![SetType::InetProto, SetType::InetService].into())
 }
 
-fn endpoint() -> SetTypeValue<'static> {
-    SetTypeValue::Concatenated(
-        vec![SetType::Ipv4Addr, SetType::InetProto, SetType::InetService].into(),
-    )
+fn endpoint(address: SetType) -> SetTypeValue<'static> {
+    SetTypeValue::Concatenated(vec![address, SetType::InetProto, SetType::InetService].into())
 }
 
 /// The elements of `zones`, each under a key that stands for its set and its content.
@@ -81,14 +98,21 @@ pub(super) fn of(zones: &BTreeMap<IfName, Zone>) -> BTreeMap<String, NfListObjec
         let subnet = zone.subnet;
         add(BRIDGES, bridge.to_string(), text(bridge));
         add(INSIDE, bridge.to_string(), concat([text(bridge), text(bridge)]));
-        add(SOURCES, format!("{bridge} {subnet}"), concat([text(bridge), prefix(subnet)]));
+        add(SOURCES, format!("{bridge} {subnet}"), concat([text(bridge), prefix(subnet.net())]));
         let chain = zone.mode.as_str();
         for (direction, to_or_from) in [(FROM, "from"), (TO, "to")] {
             let target = format!("{to_or_from}_{chain}");
             add(direction, format!("{bridge} {target}"), verdict(bridge, target));
         }
         if zone.mode == Mode::Nat {
-            add(MASQUERADED, subnet.to_string(), prefix(subnet));
+            add(MASQUERADED, subnet.to_string(), prefix(subnet.net()));
+        }
+        if let Some(prefix6) = zone.ipv6.as_ref().map(|ipv6| ipv6.prefix) {
+            let content = format!("{bridge} {prefix6}");
+            add(SOURCES6, content, concat([text(bridge), prefix(prefix6.net())]));
+            if zone.mode == Mode::Nat {
+                add(MASQUERADED6, prefix6.to_string(), prefix(prefix6.net()));
+            }
         }
         if let Some(uplink) = &zone.uplink {
             add(RESTRICTED, bridge.to_string(), text(bridge));
@@ -114,11 +138,15 @@ fn add_published(
         Protocol::Udp => protocol::UDP,
     };
     for (port, target) in listen.ports.iter().zip(*first..) {
-        let (maps, key) = match listen.address {
-            Some(address) => (AT, vec![word(address), protocol(), number(port)]),
-            None => (ANY, vec![protocol(), number(port)]),
+        let (at, any, published) = match to {
+            IpAddr::V4(_) => (AT, ANY, PUBLISHED),
+            IpAddr::V6(_) => (AT6, ANY6, PUBLISHED6),
         };
-        let name = match listen.address {
+        let (maps, key) = match listen.one_address() {
+            Some(address) => (at, vec![word(address), protocol(), number(port)]),
+            None => (any, vec![protocol(), number(port)]),
+        };
+        let name = match listen.one_address() {
             Some(address) => format!("{address} {} {port}", listen.protocol),
             None => format!("{} {port}", listen.protocol),
         };
@@ -129,7 +157,7 @@ fn add_published(
         }
         let end = vec![word(to), protocol(), number(target)];
         let name = format!("{to} {} {target}", listen.protocol);
-        add(PUBLISHED, name, Expression::Named(NamedExpression::Concat(end)));
+        add(published, name, Expression::Named(NamedExpression::Concat(end)));
     }
 }
 
@@ -149,9 +177,10 @@ fn concat(parts: [Expression<'static>; 2]) -> Expression<'static> {
     Expression::Named(NamedExpression::Concat(parts.into()))
 }
 
-fn prefix(subnet: Subnet) -> Expression<'static> {
-    let addr = Box::new(Expression::String(subnet.net().network().to_string().into()));
-    Expression::Named(NamedExpression::Prefix(Prefix { addr, len: subnet.prefix_len().into() }))
+pub(super) fn prefix(net: impl Into<IpNet>) -> Expression<'static> {
+    let net = net.into();
+    let addr = Box::new(Expression::String(net.network().to_string().into()));
+    Expression::Named(NamedExpression::Prefix(Prefix { addr, len: net.prefix_len().into() }))
 }
 
 fn verdict(bridge: &IfName, target: String) -> Expression<'static> {

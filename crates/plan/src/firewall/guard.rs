@@ -27,10 +27,11 @@ use nftables::expr::{
 use nftables::schema::{Chain, Element, NfListObject, Rule, Set, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::{JumpTarget, Mangle, Statement, VerdictMap};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-use vnet_types::{AddrRange, IfName, MacAddr, NetworkName};
+use vnet_types::{AddrRange, IfName, MacAddr, NetworkName, Prefix6, link_local};
 
 use super::chains::{accept, concat, iifname, is, is_not, matches, set};
-use super::{TABLE, protocol};
+use super::elements::prefix;
+use super::{TABLE, Zone, protocol};
 use nftables::stmt::{Drop, Operator};
 
 /// The family of the table.
@@ -48,13 +49,17 @@ const ADDRESSES: &str = "addresses";
 const RANGES: &str = "ranges";
 /// Ports on the LAN, whose addresses are not ours to give.
 const LAN_PORTS: &str = "lan_ports";
-/// Port and link-local IPv6 address that follows from its MAC address.
-const LINK_LOCAL: &str = "link_local";
-/// All of these, of all ports.
-const LINK_LOCALS: &str = "link_locals";
-/// Port and last 32 bits of its link-local address: what it may advertise.
+/// Port and IPv6 address: those that it has, by lease or reservation, or that follow from its MAC
+/// address.
+const OWN6: &str = "own6";
+/// All of these, of all ports, and those that no guest has: the host's, and what is reserved for
+/// guests that are not there.
+const RESERVED6: &str = "reserved6";
+/// Port and prefix: where guests make their own addresses, those that it may make.
+const PREFIXES6: &str = "prefixes6";
+/// Port and last 32 bits of an address of its own: what it may claim.
 const ND_TARGETS: &str = "nd_targets";
-/// All of these, of all ports.
+/// The last 32 bits of all addresses in [`RESERVED6`].
 const ND_RESERVED: &str = "nd_reserved";
 
 /// A guest's port, as the guard sees it.
@@ -66,6 +71,19 @@ pub struct Port {
     pub mac: MacAddr,
     /// The IPv4 addresses that they may come from.
     pub addresses: Allowed,
+    /// The IPv6 addresses that they may come from, beside link-local ones; none where the network
+    /// has no IPv6.
+    pub ipv6: Option<Allowed6>,
+}
+
+/// The IPv6 addresses that a port may use beside link-local ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed6 {
+    /// All of this prefix that are nobody else's, where guests make their own addresses.
+    pub prefix: Option<Prefix6>,
+    /// Those that are the guest's alone: leases, reservations, and what follows from its MAC
+    /// address.
+    pub own: BTreeSet<Ipv6Addr>,
 }
 
 /// The IPv4 addresses that a port may use.
@@ -84,11 +102,16 @@ impl fmt::Display for Port {
         write!(f, "{}", self.mac)?;
         match &self.addresses {
             Allowed::Given(addresses) => {
-                addresses.iter().try_for_each(|address| write!(f, " {address}"))
+                addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
             }
-            Allowed::Range(range) => write!(f, " {range}"),
-            Allowed::Any => f.write_str(" any address"),
+            Allowed::Range(range) => write!(f, " {range}")?,
+            Allowed::Any => f.write_str(" any address")?,
         }
+        let Some(ipv6) = &self.ipv6 else { return Ok(()) };
+        if let Some(prefix) = ipv6.prefix {
+            write!(f, " {prefix}")?;
+        }
+        ipv6.own.iter().try_for_each(|address| write!(f, " {address}"))
     }
 }
 
@@ -102,8 +125,9 @@ pub(super) fn sets() -> Vec<NfListObject<'static>> {
         (ADDRESSES, pair(SetType::Ipv4Addr), false),
         (RANGES, pair(SetType::Ipv4Addr), true),
         (LAN_PORTS, single(SetType::Ifname), false),
-        (LINK_LOCAL, pair(SetType::Ipv6Addr), false),
-        (LINK_LOCALS, single(SetType::Ipv6Addr), false),
+        (OWN6, pair(SetType::Ipv6Addr), false),
+        (RESERVED6, single(SetType::Ipv6Addr), false),
+        (PREFIXES6, pair(SetType::Ipv6Addr), true),
         (ND_TARGETS, pair(SetType::Mark), false),
         (ND_RESERVED, single(SetType::Mark), false),
     ]
@@ -121,8 +145,12 @@ pub(super) fn sets() -> Vec<NfListObject<'static>> {
     .collect()
 }
 
-/// The elements of `ports`, each under a key that stands for its set and its content.
-pub(super) fn elements(ports: &BTreeMap<IfName, Port>) -> BTreeMap<String, NfListObject<'static>> {
+/// The elements of `ports` and of their networks, each under a key that stands for its set and its
+/// content.
+pub(super) fn elements(
+    ports: &BTreeMap<IfName, Port>,
+    zones: &BTreeMap<IfName, Zone>,
+) -> BTreeMap<String, NfListObject<'static>> {
     let mut all = BTreeMap::new();
     let mut add = |name: &'static str, content: String, elem: Expression<'static>| {
         let (family, table) = (FAMILY, TABLE.into());
@@ -146,25 +174,37 @@ pub(super) fn elements(ports: &BTreeMap<IfName, Port>) -> BTreeMap<String, NfLis
             }
             Allowed::Any => {}
         }
-        let link_local = link_local(port.mac);
-        let target = low_bits(link_local);
-        with_port(LINK_LOCAL, text(link_local), link_local.to_string());
-        with_port(ND_TARGETS, Expression::Number(target), target.to_string());
+        for own in own6(port) {
+            let target = low_bits(own);
+            with_port(OWN6, text(own), own.to_string());
+            with_port(ND_TARGETS, Expression::Number(target), target.to_string());
+        }
+        if let Some(made) = port.ipv6.as_ref().and_then(|ipv6| ipv6.prefix) {
+            with_port(PREFIXES6, prefix(made.net()), made.to_string());
+        }
+        own6(port).for_each(|own| reserve(own, &mut add));
         if port.addresses == Allowed::Any {
             add(LAN_PORTS, name.to_string(), text(name));
         }
-        add(LINK_LOCALS, link_local.to_string(), text(link_local));
-        add(ND_RESERVED, target.to_string(), Expression::Number(target));
         add(PORTS, name.to_string(), text(name));
+    }
+    for zone in zones.values().filter_map(|zone| zone.ipv6.as_ref()) {
+        // The first address of a prefix is every router's (RFC 4291 §2.6.1).
+        let hosts = [zone.link_local, zone.prefix.gateway(), zone.prefix.net().network()];
+        zone.reserved.iter().copied().chain(hosts).for_each(|address| reserve(address, &mut add));
     }
     all
 }
 
-/// The link-local address that follows from a MAC address (RFC 4291, appendix A).
-fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.octets();
-    let id = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
-    Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(id))
+fn own6(port: &Port) -> impl Iterator<Item = Ipv6Addr> {
+    let given = port.ipv6.iter().flat_map(|ipv6| &ipv6.own).copied();
+    given.chain([link_local(port.mac)])
+}
+
+fn reserve(address: Ipv6Addr, add: &mut impl FnMut(&'static str, String, Expression<'static>)) {
+    let target = low_bits(address);
+    add(RESERVED6, address.to_string(), text(address));
+    add(ND_RESERVED, target.to_string(), Expression::Number(target));
 }
 
 /// As the kernel has them when it has copied them from a packet into a mark: in the host's order.
@@ -310,25 +350,25 @@ fn relay_address() -> Expression<'static> {
     raw(64 + 192, 32)
 }
 
-/// A LAN gives its guests any IPv6 address. It is not served on our own networks: guests have link-local addresses. One that follows from
-/// the MAC address of a port is that port's; others (RFC 7217, RFC 8981) cannot be told apart.
+/// A LAN gives its guests any address. On our own networks, what is known to be somebody's is his
+/// alone. Beyond that, a guest has link-local addresses, and makes addresses of the prefix where it
+/// may: those that do not follow from its MAC address (RFC 7217, RFC 8981) cannot be told from
+/// another guest's.
 fn ipv6() -> Rules {
     let source = || field("ip6", "saddr");
-    let prefix = Prefix { addr: Box::new(text("fe80::")), len: 10 };
-    let link_local = Expression::Named(NamedExpression::Prefix(prefix));
+    let link_local = Prefix { addr: Box::new(text("fe80::")), len: 10 };
+    let link_local = Expression::Named(NamedExpression::Prefix(link_local));
     let icmpv6 = || is(meta(MetaKey::L4proto), protocol::ICMPV6);
     let fragment = Exthdr { name: "frag".into(), field: None, offset: None };
     let fragment = Expression::Named(NamedExpression::Exthdr(fragment));
     vec![
+        vec![is(source(), set(RESERVED6)), is_not(concat(iifname(), source()), set(OWN6)), drop()],
         vec![
             is_not(iifname(), set(LAN_PORTS)),
             is_not(source(), text("::")),
             is_not(source(), link_local),
-            drop(),
-        ],
-        vec![
-            is(source(), set(LINK_LOCALS)),
-            is_not(concat(iifname(), source()), set(LINK_LOCAL)),
+            is_not(concat(iifname(), source()), set(OWN6)),
+            is_not(concat(iifname(), source()), set(PREFIXES6)),
             drop(),
         ],
         // RFC 6980 §5 forbids neighbour discovery in fragments, which could hide its type.
@@ -349,6 +389,18 @@ fn udpv6() -> Rules {
         // A DHCPv6 server's (RFC 9915 §7.2).
         vec![is(field("udp", "sport"), Expression::Number(547)), drop()],
         vec![is(field("udp", "dport"), Expression::Number(546)), drop()],
+        // A relay's, which would speak for any client that it likes, and its answers: RELAY-FORW
+        // and RELAY-REPL (RFC 9915 §7.3), behind the UDP header.
+        vec![
+            is(field("udp", "dport"), Expression::Number(547)),
+            is(raw(64, 8), Expression::Number(12)),
+            drop(),
+        ],
+        vec![
+            is(field("udp", "dport"), Expression::Number(547)),
+            is(raw(64, 8), Expression::Number(13)),
+            drop(),
+        ],
         vec![matches(field("udp", "length"), Operator::GEQ, Expression::Number(8)), accept()],
         vec![is_not(offset, Expression::Number(0)), accept()],
         vec![drop()],
@@ -396,7 +448,8 @@ fn icmpv6() -> Rules {
 
 /// A packet that claims an address for itself: not one that is another port's. nft knows the
 /// target address of neighbour discovery only since 1.0.9, hence the detour over the mark, which
-/// is 0 before and after. The last 32 bits of it, of which 24 are from the MAC address, must do.
+/// is 0 before and after. The last 32 bits of it, of which 24 are from the MAC address in those that
+/// follow from it, must do.
 fn claim() -> Rules {
     let mark = || meta(MetaKey::Mark);
     let set_mark = |value| Statement::Mangle(Mangle { key: mark(), value });
@@ -464,7 +517,8 @@ mod tests {
     use super::*;
 
     fn port(mac: &str, addresses: Allowed) -> Port {
-        Port { network: "default".parse().unwrap(), mac: mac.parse().unwrap(), addresses }
+        let (network, mac) = ("default".parse().unwrap(), mac.parse().unwrap());
+        Port { network, mac, addresses, ipv6: None }
     }
 
     fn given(addresses: &[&str]) -> Allowed {
@@ -475,7 +529,7 @@ mod tests {
     fn a_lease_is_one_element() {
         let with = |addresses| {
             let port = port("52:54:00:00:00:09", given(addresses));
-            elements(&BTreeMap::from([("vtap0".parse().unwrap(), port)]))
+            elements(&BTreeMap::from([("vtap0".parse().unwrap(), port)]), &BTreeMap::new())
         };
         let (before, after) = (with(&[]), with(&["192.168.122.9"]));
         let new: Vec<_> = after.keys().filter(|key| !before.contains_key(*key)).collect();
@@ -487,14 +541,34 @@ mod tests {
     fn the_gateway_is_in_no_ports_range() {
         let subnet: vnet_types::Subnet = "192.168.122.0/24".parse().unwrap();
         let port = port("52:54:00:00:00:09", Allowed::Range(subnet.guests()));
-        let all = elements(&BTreeMap::from([("vtap0".parse().unwrap(), port)]));
+        let ports = BTreeMap::from([("vtap0".parse().unwrap(), port)]);
+        let all = elements(&ports, &BTreeMap::new());
         assert!(all.contains_key("bridge ranges vtap0 192.168.122.2-192.168.122.254"));
     }
 
     #[test]
-    fn link_local_addresses_are_those_of_rfc_4291() {
-        let address = link_local("52:54:00:12:34:56".parse().unwrap());
-        assert_eq!(address, "fe80::5054:ff:fe12:3456".parse::<Ipv6Addr>().unwrap());
+    fn an_ipv6_lease_is_its_guests_alone() {
+        let with = |own: &[&str]| {
+            let own = own.iter().map(|address| address.parse().unwrap()).collect();
+            let prefix = "fd00::/64".parse().ok();
+            let port = Port {
+                ipv6: Some(Allowed6 { prefix, own }),
+                ..port("52:54:00:00:00:09", given(&[]))
+            };
+            elements(&BTreeMap::from([("vtap0".parse().unwrap(), port)]), &BTreeMap::new())
+        };
+        let (before, after) = (with(&[]), with(&["fd00::1000"]));
+        let new: Vec<_> = after.keys().filter(|key| !before.contains_key(*key)).collect();
+        let target = low_bits("fd00::1000".parse().unwrap());
+        assert_eq!(
+            new,
+            [
+                &format!("bridge nd_reserved {target}"),
+                &format!("bridge nd_targets vtap0 {target}"),
+                "bridge own6 vtap0 fd00::1000",
+                "bridge reserved6 fd00::1000"
+            ]
+        );
     }
 
     #[test]

@@ -12,15 +12,16 @@ mod guard;
 mod protocol;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use nftables::schema::{NfCmd, NfListObject, Table};
 use nftables::types::NfFamily;
 use serde_json::Value;
-use vnet_types::{IfName, Listen, Mode, Subnet};
+use vnet_types::{IfName, Listen, Mode, Prefix6, Subnet};
 
-pub use guard::{Allowed, Port};
+pub use guard::{Allowed, Allowed6, Port};
 
 /// The name of our tables, in the families `inet` and `bridge`.
 pub const TABLE: &str = "vnet";
@@ -34,10 +35,23 @@ pub struct Zone {
     pub mode: Mode,
     /// The addresses that its guests may send from.
     pub subnet: Subnet,
+    /// The same in IPv6; none for a network without, which is closed for IPv6.
+    pub ipv6: Option<Zone6>,
     /// The only interface through which it reaches the outside, if there is one.
     pub uplink: Option<IfName>,
     /// The ports of the host that lead to its guests.
     pub published: Vec<Published>,
+}
+
+/// What a network's IPv6 is to the firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone6 {
+    /// The addresses that its guests may send from.
+    pub prefix: Prefix6,
+    /// The address from which the host speaks as the router.
+    pub link_local: Ipv6Addr,
+    /// What is reserved for guests, whether they are there or not.
+    pub reserved: BTreeSet<Ipv6Addr>,
 }
 
 /// A forward whose guest has an address.
@@ -45,8 +59,9 @@ pub struct Zone {
 pub struct Published {
     /// Where the host listens.
     pub listen: Listen,
-    /// The guest's address.
-    pub to: Ipv4Addr,
+    /// The guest's address, of the sort that this is about: one that listens at all addresses is
+    /// there once for either.
+    pub to: IpAddr,
     /// The guest's port for the first one that is listened on; the others follow.
     pub first: u16,
 }
@@ -82,10 +97,13 @@ impl Firewall {
 
     /// The same with other addresses for those ports for which `allowed` has any.
     #[must_use]
-    pub fn with_allowed(mut self, allowed: impl Fn(&Port) -> Option<Allowed>) -> Self {
+    pub fn with_allowed(
+        mut self,
+        allowed: impl Fn(&Port) -> Option<(Allowed, Option<Allowed6>)>,
+    ) -> Self {
         for port in self.ports.values_mut() {
-            if let Some(addresses) = allowed(port) {
-                port.addresses = addresses;
+            if let Some((addresses, ipv6)) = allowed(port) {
+                (port.addresses, port.ipv6) = (addresses, ipv6);
             }
         }
         self
@@ -120,7 +138,7 @@ impl Firewall {
 
     fn elements(&self) -> BTreeMap<String, NfListObject<'static>> {
         let mut all = elements::of(&self.zones);
-        all.extend(guard::elements(&self.ports));
+        all.extend(guard::elements(&self.ports, &self.zones));
         all
     }
 
@@ -204,6 +222,9 @@ impl fmt::Display for Firewall {
         for (number, (bridge, zone)) in self.zones.iter().enumerate() {
             let comma = if number > 0 { ", " } else { "" };
             write!(f, "{comma}{bridge} ({} {}", zone.mode, zone.subnet)?;
+            if let Some(ipv6) = &zone.ipv6 {
+                write!(f, " and {}", ipv6.prefix)?;
+            }
             match zone.published.len() {
                 0 => f.write_str(")")?,
                 1 => f.write_str(", 1 forward)")?,
@@ -226,7 +247,8 @@ mod tests {
             .iter()
             .map(|(bridge, mode, subnet)| {
                 let subnet = subnet.parse().unwrap();
-                let zone = Zone { mode: *mode, subnet, uplink: None, published: vec![] };
+                let zone =
+                    Zone { mode: *mode, subnet, ipv6: None, uplink: None, published: vec![] };
                 (bridge.parse().unwrap(), zone)
             })
             .collect()
@@ -268,7 +290,8 @@ mod tests {
 
     fn publishing(listen: &str, to: [u8; 4], first: u16) -> Firewall {
         let mut firewall = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
-        let published = Published { listen: listen.parse().unwrap(), to: to.into(), first };
+        let (listen, to) = (listen.parse().unwrap(), IpAddr::from(to));
+        let published = Published { listen, to, first };
         firewall.zones.values_mut().for_each(|zone| zone.published.push(published.clone()));
         firewall
     }

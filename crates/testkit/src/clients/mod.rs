@@ -14,6 +14,7 @@
 mod files;
 mod lease;
 mod running;
+mod six;
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,7 @@ use anyhow::{Context, Result};
 use self::files::Files;
 pub use self::lease::ClientLease;
 pub use self::running::DhcpClient;
+pub use self::six::{Client6, Client6Kind, Lease6};
 use crate::Netns;
 use crate::process::die_with_parent;
 
