@@ -244,4 +244,32 @@ mod tests {
              guests:         web nic 0 on vn0, 52:54:00:00:00:01, 203.0.113.50, 2001:db8::50\n"
         );
     }
+
+    #[test]
+    fn ipv6_is_shown_where_there_is_some() {
+        let network: Network = serde_json::from_value(serde_json::json!({
+            "definition": {
+                "name": "six", "mode": "nat", "bridge": "virbr0",
+                "subnet": "192.168.122.0/24", "domain": "six.vnet",
+                "ipv6": {
+                    "prefix": "fd00:6::/64", "slaac": false, "range": "fd00:6::10-fd00:6::1f",
+                    "reservations": [{"mac": "52:54:00:00:00:09", "ip": "fd00:6::9"}]
+                }
+            },
+            "state": "active", "gateway": "192.168.122.1", "gateway6": "fd00:6::1",
+            "bridge_mac": null, "ports": [], "leases": 0
+        }))
+        .unwrap();
+        let text = pairs(&network).render();
+        for line in [
+            "IPv6 gateway:   fd00:6::1\n",
+            "IPv6 prefix:    fd00:6::/64\n",
+            "SLAAC:          no\n",
+            "DHCPv6 range:   fd00:6::10-fd00:6::1f\n",
+            "reservation:    fd00:6::9 for 52:54:00:00:00:09\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(list::subnets(&network.definition), "192.168.122.0/24, fd00:6::/64");
+    }
 }

@@ -32,7 +32,7 @@ use crate::guard::{Guard, serve as serve_guard};
 use crate::history::History;
 use crate::leases::LeaseWriter;
 use crate::services::{Changes, Farewell, Services, unix_now};
-use crate::{forwards, links, network_view, reconcile, request, store};
+use crate::{forwards, lease_view, links, network_view, reconcile, request, store};
 
 /// What netd knows and does, for any number of askers.
 pub struct Shared {
@@ -233,8 +233,8 @@ impl Shared {
         let now = unix_now();
         let wanted = |name: &NetworkName| network.is_none_or(|network| network == name);
         let of_one = |(name, services): (&NetworkName, &Services)| -> Vec<Lease> {
-            let v4 = services.leases().into_iter().map(|lease| lease_view(name, &lease, now));
-            let v6 = services.leases6().into_iter().map(|lease| lease6_view(name, &lease, now));
+            let v4 = services.leases().into_iter().map(|lease| lease_view::v4(name, &lease, now));
+            let v6 = services.leases6().into_iter().map(|lease| lease_view::v6(name, &lease, now));
             v4.chain(v6).collect()
         };
         Ok(daemon.running.iter().filter(|(name, _)| wanted(name)).flat_map(of_one).collect())
@@ -756,47 +756,4 @@ fn check_port_is_new(
         }
     }
     Ok(())
-}
-
-fn lease_view(network: &NetworkName, lease: &vnet_dhcp::Lease, now: u64) -> Lease {
-    Lease {
-        network: network.clone(),
-        address: lease.ip.into(),
-        mac: lease.mac,
-        hostname: lease.hostname.as_ref().map(ToString::to_string),
-        client_id: lease.client_id().map(hexadecimal),
-        expires: lease.expires,
-        state: lease_state(lease.state, lease.is_live(now)),
-    }
-}
-
-fn lease6_view(network: &NetworkName, lease: &vnet_dhcp::v6::Lease, now: u64) -> Lease {
-    Lease {
-        network: network.clone(),
-        address: lease.ip.into(),
-        mac: lease.mac.unwrap_or(MacAddr([0; 6])),
-        hostname: lease.hostname.as_ref().map(ToString::to_string),
-        client_id: Some(lease.duid.to_string()),
-        expires: lease.expires,
-        state: lease_state(lease.state, lease.is_live(now)),
-    }
-}
-
-fn lease_state(state: vnet_dhcp::LeaseState, live: bool) -> String {
-    let word = match state {
-        vnet_dhcp::LeaseState::Bound if live => "bound",
-        vnet_dhcp::LeaseState::Bound => "expired",
-        vnet_dhcp::LeaseState::Released => "released",
-        vnet_dhcp::LeaseState::Declined => "declined",
-    };
-    word.to_owned()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string has no way to fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -20,6 +20,7 @@ mod guard;
 mod history;
 pub mod http;
 pub mod instance;
+mod lease_view;
 pub mod leases;
 mod links;
 mod network_view;

@@ -7,10 +7,10 @@ use vnet_kernel::Routes;
 use vnet_plan::Observed;
 use vnet_types::{DomainName, MacAddr, NetworkName};
 
-use super::{Daemon, Shared, lease_view};
+use super::{Daemon, Shared};
 use crate::failure::refuse;
-use crate::network_view;
 use crate::services::unix_now;
+use crate::{lease_view, network_view};
 
 impl Shared {
     /// What DHCP has heard of `guest`, and what came of it: a domain, a guest's name, an address
@@ -85,7 +85,7 @@ impl Daemon {
             .and_then(|dhcp| dhcp.reservations.iter().find(|own| own.mac == mac).map(|own| own.ip));
         let domain: Option<DomainName> = port.as_ref().map(|port| port.domain.clone());
         Explained {
-            lease: lease.map(|lease| lease_view(&network, lease, now)),
+            lease: lease.map(|lease| lease_view::v4(&network, lease, now)),
             exchanges: self.histories.get(&network).map(|all| all.of(mac)).unwrap_or_default(),
             port: port.map(|port| port.interface),
             up: self.running.contains_key(&network),

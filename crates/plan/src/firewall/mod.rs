@@ -330,4 +330,25 @@ mod tests {
         );
         assert_eq!(one.matches("\"rule\"").count(), two.matches("\"rule\"").count());
     }
+
+    #[test]
+    fn ipv6_is_a_few_elements_more_and_no_rule() {
+        let four = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
+        let mut six = four.clone();
+        for zone in six.zones.values_mut() {
+            zone.ipv6 = Some(Zone6 {
+                prefix: "fd00:6::/64".parse().unwrap(),
+                link_local: "fe80::1:2".parse().unwrap(),
+                reserved: BTreeSet::from(["fd00:6::9".parse().unwrap()]),
+            });
+        }
+        let text = commands(&four.update(&six));
+        assert!(!text.contains("\"rule\"") && !text.contains("\"delete\""), "{text}");
+        for set in ["sources6", "masqueraded6", "reserved6"] {
+            assert!(text.contains(set), "{text}");
+        }
+        // The gateway's, the router's, every router's, and the guest's.
+        assert_eq!(text.matches("reserved6").count(), 4, "{text}");
+        assert_eq!(commands(&six.update(&four)).matches("\"add\"").count(), 0);
+    }
 }
