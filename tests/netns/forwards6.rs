@@ -2,10 +2,13 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use vnet_api::client::Run;
 use vnet_api::model::{ErrorKind, Reserve};
-use vnet_testkit::{Guest, HostState, Lan, Netd, Netns, Udhcpc, tcp_seen_as, udp_seen_as};
+use vnet_testkit::{
+    Client6Kind, Guest, HostState, Lan, Netd, Netns, Udhcpc, tcp_seen_as, udp_seen_as,
+};
 use vnet_types::Mode;
 
 use crate::forwards::{add, refuses_connections, try_add};
@@ -14,6 +17,7 @@ use vnet_tests::{Host, network, refusal, request6, wait};
 
 const PREFIX: &str = "fd12:3456:789a::/64";
 const GATEWAY: &str = "fd12:3456:789a::1";
+const PATIENCE: Duration = Duration::from_secs(20);
 const WEB: &str = "fd12:3456:789a::50";
 
 fn address(text: &str) -> Ipv6Addr {
@@ -157,4 +161,30 @@ fn what_cannot_be_is_refused_with_the_reason() {
     // What listens at ::1 alone stays where it is.
     add(&host, "9000", &web);
     host.ns().enter(|| TcpStream::connect("[::1]:9000").unwrap());
+}
+
+#[test]
+fn it_follows_a_lease_of_dhcpv6() {
+    let host = Host::dual_stack();
+    let netd = host.netd();
+    host.create(&request6(Mode::Nat, "default", "fd00:8::/112")).unwrap();
+    add(&host, "[::]:8080", "web:80");
+    let published = at(Lan::HOST6, 8080);
+    refuses_connections(&host.lan.outside, published);
+    let web = host.lan.guest_on("virbr0");
+    serve(&web.ns, 80);
+    let obtained = Client6Kind::Dhclient.obtain(&web.ns, "eth0", "web");
+    let (_client, lease) = obtained.unwrap_or_else(|error| panic!("{error:#}"));
+    web.ns.wait_for("a default route", PATIENCE, || {
+        web.ns.ip("-6 route show default").contains("proto ra")
+    });
+    let leads_there = || wait(host.client().forwards(None)).unwrap()[0].to6 == lease.address;
+    until(&host, "the forward leads to the lease", leads_there);
+    let router = IpAddr::V6(Lan::ROUTER6);
+    assert_eq!(tcp_seen_as(&host.lan.outside, published).unwrap().ip(), router);
+    // The next netd knows it from the journal, before the guest is heard of again.
+    netd.kill9();
+    let _netd = host.netd();
+    assert!(leads_there());
+    assert_eq!(tcp_seen_as(&host.lan.outside, published).unwrap().ip(), router);
 }
