@@ -25,7 +25,8 @@ const KERNEL_MEMORY: u64 = 512;
 /// SIGTERM and SIGINT stop it at once.
 ///
 /// Exit status: 0 the guest stopped, 1 it could not be started, 2 wrong usage, 3 it had not
-/// stopped in time, 4 it crashed, 5 it said that it failed, 6 a signal stopped it.
+/// stopped in time, 4 it crashed, 5 it said that it failed, 6 a signal stopped it, 7 the jail ended
+/// the VMM.
 #[derive(Debug, Parser)]
 #[command(name = "vnet-vmm", version)]
 pub struct Cli {
@@ -74,6 +75,9 @@ pub struct Cli {
     /// Report a guest that has not stopped after so long as hung
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,
+    /// Do not confine the process: for debuggers only
+    #[arg(long)]
+    pub no_jail: bool,
     /// Say nothing about how the guest ended
     #[arg(long)]
     pub quiet: bool,

@@ -18,6 +18,7 @@
 //! | [`devices`] | what answers on ports and in memory; the paravirtual wait register |
 //! | [`disk`] | disk images |
 //! | [`irq`] | message-signalled interrupts to KVM |
+//! | [`jail`] | what the process gives up before a guest runs |
 //! | [`net`] | where taps come from: netd, or whoever started us |
 //! | [`vm`], [`monitor`] | putting a machine together, and watching it |
 //! | [`outcome`], [`report`] | how it ended |
@@ -29,6 +30,7 @@ pub mod cpuid;
 pub mod devices;
 pub mod disk;
 pub mod irq;
+pub mod jail;
 pub mod layout;
 pub mod memory;
 pub mod monitor;

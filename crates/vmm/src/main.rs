@@ -16,6 +16,10 @@ use vnet_vmm::{monitor, vm};
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    // One heap for all threads. More cost memory, and glibc opens a file of /proc to shrink them,
+    // which the jail refuses.
+    // SAFETY: mallopt takes no pointers; no other thread runs yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("VNET_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -76,6 +80,7 @@ fn run(cli: Cli, started: Instant) -> anyhow::Result<Report> {
         disks: cli.disk,
         console,
         has_rng,
+        jail: if cli.no_jail { vm::Jail::Open } else { vm::Jail::Closed },
     };
     monitor::block_signals()?;
     let machine = vm::build(config)?;

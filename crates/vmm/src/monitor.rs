@@ -15,12 +15,13 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
 use vnet_virtio::console::ConsoleInput;
 
+use crate::jail;
 use crate::net::Session;
 use crate::outcome::Outcome;
 use crate::report::{Counted, Report, Times};
 use crate::vcpu::kick;
 use crate::vcpu::run::{ExitCounts, Last, Shared};
-use crate::vm::Machine;
+use crate::vm::{Jail, Machine};
 
 /// Input for the serial port that is taken at once.
 const INPUT: usize = 64;
@@ -106,6 +107,9 @@ pub fn run(machine: Machine, options: &Options, started: Instant) -> Result<Repo
                 return Err(failed("start a vCPU's thread")(error));
             }
         }
+    }
+    if shared.jail == Jail::Closed {
+        jail::confine_or_end(jail::Role::Monitor);
     }
     let outcome = watch.until_end(&shared);
     let ended = Instant::now();

@@ -1,7 +1,8 @@
 //! Putting a machine together.
 //!
 //! The order matters: KVM's interrupt controllers exist before vCPUs do, memory before what is
-//! written to it, and network cards get their taps before the first vCPU runs.
+//! written to it; and whatever the host has to give (KVM, files, taps) is opened before the jail
+//! closes, which is before the first thread starts.
 
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vnet_types::{DomainName, MacAddr};
 use vnet_virtio::GuestMemory;
 use vnet_virtio::blk::device::BlkConfig;
+use vnet_virtio::blk::disk::Disk;
 use vnet_virtio::blk::{self, BlkDevice};
 use vnet_virtio::console::{ConsoleDevice, ConsoleInput};
 use vnet_virtio::device::VirtioDevice;
@@ -29,13 +31,14 @@ use vnet_virtio::worker::Threads;
 
 use crate::acpi::{self, AcpiError};
 use crate::boot::data::{self, BootData, BootError};
-use crate::boot::kernel::{self, KernelError};
+use crate::boot::kernel::{self, Kernel, KernelError};
 use crate::boot::source::Source;
 use crate::devices::Board;
 use crate::devices::pci_root::{PciRoot, SLOTS};
 use crate::devices::serial::SerialPort;
 use crate::disk::{self, DiskConfig, DiskError};
 use crate::irq::KvmPlatform;
+use crate::jail::{self, JailError};
 use crate::layout;
 use crate::memory::{self, MemoryError};
 use crate::net::backend::{self, Attached, NetError, Nic, NicConfig, Owner};
@@ -77,6 +80,17 @@ pub struct Config {
     pub console: Option<File>,
     /// Whether there is a source of entropy.
     pub has_rng: bool,
+    /// Whether the process is confined before the guest runs.
+    pub jail: Jail,
+}
+
+/// Whether a process is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jail {
+    /// As [`crate::jail`] says.
+    Closed,
+    /// Not at all: for debuggers.
+    Open,
 }
 
 /// A machine that is ready to run.
@@ -156,6 +170,9 @@ pub enum VmError {
     /// No disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// No jail.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// There are more devices than places for them.
     #[error("a machine has {MOST_CARDS_AND_DISKS} network cards and disks at most")]
     TooMany,
@@ -217,54 +234,102 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
     let line = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
     fd.register_irqfd(&line, layout::SERIAL_IRQ).map_err(kvm_error("take serial interrupts"))?;
     let serial = SerialPort::new(line, config.serial.take());
+    let vcpus = make_vcpus(&kvm, &fd, &kernel, config.cpus)?;
+    let opened = Opened {
+        taps: attach_nics(&config)?,
+        disks: config.disks.iter().map(disk::open).collect::<Result<_, _>>()?,
+    };
+    // Everything is open: from here on, the process needs nothing else of the host.
+    let threads = match config.jail {
+        Jail::Closed => {
+            jail::enter()?;
+            Threads::new(Arc::new(|role| jail::confine_or_end(jail::Role::Device(role))))
+        }
+        Jail::Open => Threads::default(),
+    };
     let wake = Arc::new(Wake::default());
-    let taps = attach_nics(&config)?;
-    let threads = Threads::default();
-    let mut cards: Vec<Nic> =
-        taps.into_iter().map(|tap| backend::make(tap, &threads)).collect::<io::Result<_>>()?;
+    let Devices { all, sessions, nics, disks, console } =
+        make_devices(&mut config, opened, &threads)?;
     let platform: Arc<dyn Platform> = Arc::new(KvmPlatform::new(Arc::clone(&fd)));
-    let sessions = cards.iter_mut().filter_map(|nic| nic.session.take()).collect();
-    let nics = cards.iter().map(|nic| (nic.mac, Arc::clone(&nic.counters))).collect();
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
-    devices.extend(cards.into_iter().map(|nic| Box::new(nic.device) as Box<dyn VirtioDevice>));
-    let mut disks = Vec::new();
-    for (disk, number) in config.disks.iter().zip(0..) {
-        let device = make_disk(disk, number, config.cpus)?;
-        disks.push((disk.path.clone(), device.counters()));
-        devices.push(Box::new(device));
-    }
-    let mut console = None;
-    if let Some(output) = config.console.take() {
-        let device = ConsoleDevice::new(output, &threads)?;
-        console = Some(device.input());
-        devices.push(Box::new(device));
-    }
-    if config.has_rng {
-        devices.push(Box::new(RngDevice::new(&threads)?));
-    }
-    let functions = place(devices, &memory, &platform, &wake)?;
+    let functions = place(all, &memory, &platform, &wake)?;
     let its_fd = Arc::clone(&fd);
     let sci = Box::new(move |up| {
         // A refusal loses a press of the power button; it can be pressed again.
         let _ = its_fd.set_irq_line(layout::SCI_IRQ.into(), up);
     });
     let board = Board::new(serial, PciRoot::new(functions), sci);
+    let ending = Ending::new()?;
+    let shared =
+        Arc::new(Shared { board, wake, ending, jail: config.jail, stop: AtomicBool::new(false) });
+    Ok(Machine { shared, vcpus, fd, sessions, nics, disks, console })
+}
 
+fn make_vcpus(kvm: &Kvm, fd: &VmFd, kernel: &Kernel, cpus: u8) -> Result<Vec<Vcpu>, VmError> {
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(kvm_error("say what it supports"))?;
     let mut vcpus = Vec::new();
-    for number in 0..config.cpus {
+    for number in 0..cpus {
         let vcpu = fd.create_vcpu(number.into()).map_err(kvm_error("make a vCPU"))?;
-        setup::common(&supported, &vcpu, number, config.cpus)?;
+        setup::common(&supported, &vcpu, number, cpus)?;
         if number == 0 {
-            setup::first(&vcpu, &kernel)?;
+            setup::first(&vcpu, kernel)?;
         }
         vcpus.push(Vcpu { fd: vcpu, number });
     }
-    let ending = Ending::new()?;
-    let shared = Arc::new(Shared { board, wake, ending, stop: AtomicBool::new(false) });
-    Ok(Machine { shared, vcpus, fd, sessions, nics, disks, console })
+    Ok(vcpus)
+}
+
+/// What devices need of the host.
+struct Opened {
+    taps: Vec<Attached>,
+    disks: Vec<Arc<dyn Disk>>,
+}
+
+/// The devices, in their order on the bus, and what others need of them.
+struct Devices {
+    all: Vec<Box<dyn VirtioDevice>>,
+    sessions: Vec<Session>,
+    nics: Vec<(MacAddr, Arc<Counters>)>,
+    disks: Vec<(PathBuf, Arc<blk::Counters>)>,
+    console: Option<Arc<ConsoleInput>>,
+}
+
+fn make_devices(
+    config: &mut Config,
+    opened: Opened,
+    threads: &Threads,
+) -> Result<Devices, VmError> {
+    let mut all: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    let (mut sessions, mut nics, mut disks) = (Vec::new(), Vec::new(), Vec::new());
+    for tap in opened.taps {
+        let Nic { device, mac, counters, session } = backend::make(tap, threads)?;
+        sessions.extend(session);
+        nics.push((mac, counters));
+        all.push(Box::new(device));
+    }
+    for ((disk, image), number) in config.disks.iter().zip(opened.disks).zip(0_usize..) {
+        let device = BlkDevice::new(BlkConfig {
+            disk: image,
+            name: disk.path.display().to_string(),
+            serial: disk.serial.clone().unwrap_or_else(|| format!("vnet-disk-{number}")),
+            queues: disk.queues.unwrap_or(u16::from(config.cpus).min(USUAL_QUEUES)),
+            limits: disk.limits,
+            threads: threads.clone(),
+        })?;
+        disks.push((disk.path.clone(), device.counters()));
+        all.push(Box::new(device));
+    }
+    let mut console = None;
+    if let Some(output) = config.console.take() {
+        let device = ConsoleDevice::new(output, threads)?;
+        console = Some(device.input());
+        all.push(Box::new(device));
+    }
+    if config.has_rng {
+        all.push(Box::new(RngDevice::new(threads)?));
+    }
+    Ok(Devices { all, sessions, nics, disks, console })
 }
 
 /// Gets a tap for each card.
@@ -281,16 +346,6 @@ fn attach_nics(config: &Config) -> Result<Vec<Attached>, VmError> {
 
 /// Most queues that a disk, and pairs of them that a card, gets without being asked.
 const USUAL_QUEUES: u16 = 4;
-
-/// Disk `number`, with a queue for each processor unless told otherwise.
-fn make_disk(config: &DiskConfig, number: usize, cpus: u8) -> Result<BlkDevice, VmError> {
-    let name = config.path.display().to_string();
-    let serial = config.serial.clone().unwrap_or_else(|| format!("vnet-disk-{number}"));
-    let queues = config.queues.unwrap_or(u16::from(cpus).min(USUAL_QUEUES));
-    let (limits, threads) = (config.limits, Threads::default());
-    let disk = disk::open(config)?;
-    Ok(BlkDevice::new(BlkConfig { disk, name, serial, queues, limits, threads })?)
-}
 
 /// Puts each device on the PCI bus, its BAR behind the one before.
 fn place(

@@ -11,7 +11,9 @@ use vnet_virtio::wake::Wake;
 use super::kick::Armed;
 use super::pio;
 use crate::devices::{Board, Effect};
+use crate::jail;
 use crate::outcome::{Crash, Ending, Outcome, Registers};
+use crate::vm::Jail;
 
 /// How often a vCPU left the guest, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -57,6 +59,8 @@ pub struct Shared {
     pub wake: Arc<Wake>,
     /// Where the end is put.
     pub ending: Ending,
+    /// Whether threads are confined.
+    pub jail: Jail,
     /// Set before the vCPUs are kicked for the last time.
     pub stop: AtomicBool,
 }
@@ -83,6 +87,9 @@ impl Vcpu {
         let mut counts = ExitCounts::default();
         let mut seen = 0;
         let armed = Armed::new(&mut self.fd);
+        if shared.jail == Jail::Closed {
+            jail::confine_or_end(jail::Role::Vcpu);
+        }
         while !shared.stop.load(Ordering::SeqCst) {
             match self.step(&shared.board, &mut counts) {
                 Step::Continue => {}
