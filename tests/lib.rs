@@ -10,7 +10,7 @@ use vnet_api::client::{Client, ClientError, Guests, Run};
 use vnet_api::model::{AnyNetwork, Changed, CreateIpv6, CreateNetwork, ErrorKind, Lease, Network};
 use vnet_api::paths::Paths;
 use vnet_testkit::{Lan, Netd, Netns};
-use vnet_types::{Mode, NetworkName};
+use vnet_types::{Limits, Mode, NetworkName};
 
 /// A host with an uplink, and a directory for a netd.
 pub struct Host {
@@ -137,6 +137,7 @@ pub fn request(mode: Mode, name: &str) -> CreateNetwork {
         uplink: None,
         mtu: None,
         ipv6: None,
+        limits: Limits::default(),
     }
 }
 

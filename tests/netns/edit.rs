@@ -182,6 +182,7 @@ fn ports_go_with_a_bridge_that_is_renamed_and_learn_the_mtu() {
         nic: 0,
         mac,
         queues: 1,
+        limits: vnet_types::LinkLimits::default(),
     };
     let (_connection, port, _queues) =
         PortConnection::open(&host.paths().ports_socket(), &attach).unwrap();

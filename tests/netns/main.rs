@@ -16,6 +16,7 @@ mod foreign;
 mod forwards;
 mod forwards6;
 mod ipv6;
+mod limits;
 mod mtu;
 mod nat;
 mod ports;

@@ -19,6 +19,7 @@ fn attach(host: &Host, name: &str) -> ((PortConnection, Vec<OwnedFd>), Port) {
         nic: 0,
         mac: "52:54:00:00:00:09".parse().unwrap(),
         queues: 1,
+        limits: vnet_types::LinkLimits::default(),
     };
     let opened = PortConnection::open(&host.paths().ports_socket(), &request);
     let (connection, port, queues) = opened.unwrap();

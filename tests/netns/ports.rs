@@ -16,6 +16,7 @@ fn request(domain: &str, mac: &str) -> Request {
         nic: 0,
         mac: mac.parse().unwrap(),
         queues: 1,
+        limits: vnet_types::LinkLimits::default(),
     }
 }
 

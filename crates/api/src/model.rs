@@ -33,8 +33,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use vnet_types::{
-    AddrRange, AddrRange6, DnsName, DomainName, Forward, IfName, MacAddr, Mode, NetworkDefinition,
-    NetworkName, Prefix6, Subnet,
+    AddrRange, AddrRange6, DnsName, DomainName, Forward, IfName, Limits, LinkLimits, MacAddr, Mode,
+    NetworkDefinition, NetworkName, Prefix6, Subnet,
 };
 
 pub use self::bridged::{AnyNetwork, BridgeChanged, BridgedNetwork, EnslaveUplink};
@@ -120,6 +120,9 @@ pub struct PortView {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,
+    /// The limits that its VMM asked for.
+    #[serde(default, skip_serializing_if = "LinkLimits::is_empty")]
+    pub limits: LinkLimits,
 }
 
 /// What a new network is to be; what is left out is chosen so that it clashes with nothing.
@@ -155,6 +158,9 @@ pub struct CreateNetwork {
     /// Its IPv6; none where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<CreateIpv6>,
+    /// How fast it, and each port on it, may be.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
 }
 
 /// What a new network's IPv6 is to be.

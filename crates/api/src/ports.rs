@@ -18,7 +18,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use vnet_types::{DomainName, IfName, MacAddr, NetworkName};
+use vnet_types::{DomainName, IfName, LinkLimits, MacAddr, NetworkName};
 
 /// Bytes in the largest packet of the protocol.
 const MAX_PACKET: usize = 4096;
@@ -49,6 +49,9 @@ pub enum Request {
         mac: MacAddr,
         /// Queue pairs, 1 to [`MAX_QUEUES`].
         queues: u16,
+        /// How fast it is to be; the network may have stricter limits.
+        #[serde(default, skip_serializing_if = "LinkLimits::is_empty")]
+        limits: LinkLimits,
     },
     /// Events for a port that this process already has, after netd has come back.
     Resume {

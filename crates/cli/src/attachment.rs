@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use vnet_api::model::{AnyNetwork, Network, State};
-use vnet_types::{BRIDGED, IfName, MacAddr, Mode, NetworkName};
+use vnet_types::{BRIDGED, IfName, Limit, LinkLimits, MacAddr, Mode, NetworkName};
 
 use crate::failure::Usage;
 
@@ -18,6 +18,8 @@ pub(crate) struct Attachment {
     pub(crate) place: Place,
     /// The card's address; the VMM derives one where it is absent.
     pub(crate) mac: Option<MacAddr>,
+    /// How fast it is to be.
+    pub(crate) limits: LinkLimits,
 }
 
 /// Where a network card goes. What the network is said to be is said again so that nobody opens a
@@ -57,21 +59,38 @@ impl FromStr for Attachment {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let place = parts.next().unwrap_or_default().parse()?;
-        let mut mac = None;
+        let mut card = Self { place, mac: None, limits: LinkLimits::default() };
         for part in parts {
-            let value = part
-                .strip_prefix("mac=")
-                .ok_or_else(|| format!("`{part}` is no setting of a network card: use mac=MAC"))?;
-            let address: MacAddr = value.parse().map_err(|error| format!("{error}"))?;
-            if address.is_multicast() {
-                return Err(format!("{address} is a group address: give the card one of its own"));
-            }
-            if mac.replace(address).is_some() {
-                return Err("mac= is given twice: a network card has one address".to_owned());
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let twice = match key {
+                "mac" => {
+                    let address: MacAddr = value.parse().map_err(|error| format!("{error}"))?;
+                    if address.is_multicast() {
+                        return Err(format!(
+                            "{address} is a group address: give the card one of its own"
+                        ));
+                    }
+                    card.mac.replace(address).is_some()
+                }
+                "rate-in" => card.limits.inbound.replace(limit(value)?).is_some(),
+                "rate-out" => card.limits.outbound.replace(limit(value)?).is_some(),
+                _ => {
+                    return Err(format!(
+                        "`{part}` is no setting of a network card: use mac=MAC, rate-in=RATE or \
+                         rate-out=RATE"
+                    ));
+                }
+            };
+            if twice {
+                return Err(format!("{key}= is given twice: a network card has one"));
             }
         }
-        Ok(Self { place, mac })
+        Ok(card)
     }
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 impl Attachment {
@@ -105,7 +124,7 @@ impl Attachment {
             return Err(Usage(message).into());
         }
         check_is_up(name, network.state())?;
-        Ok(Self { place, mac: self.mac })
+        Ok(Self { place, mac: self.mac, limits: self.limits })
     }
 }
 
@@ -117,7 +136,9 @@ impl fmt::Display for Attachment {
             Place::Bridge(bridge) => write!(f, "{BRIDGE}:{bridge}")?,
             Place::Bridged(name) => write!(f, "{BRIDGED}:{name}")?,
         }
-        self.mac.map_or(Ok(()), |mac| write!(f, ",mac={mac}"))
+        self.mac.map_or(Ok(()), |mac| write!(f, ",mac={mac}"))?;
+        self.limits.inbound.map_or(Ok(()), |limit| write!(f, ",rate-in={limit}"))?;
+        self.limits.outbound.map_or(Ok(()), |limit| write!(f, ",rate-out={limit}"))
     }
 }
 
@@ -201,8 +222,13 @@ mod tests {
 
     #[test]
     fn a_card_is_read_and_written_alike() {
-        for text in ["nat:default", "routed:lab,mac=52:54:00:00:00:01", "bridge:br0", "bridged:lan"]
-        {
+        for text in [
+            "nat:default",
+            "routed:lab,mac=52:54:00:00:00:01",
+            "nat:a,rate-in=1gbit,rate-out=5mbit/64kbyte",
+            "bridge:br0",
+            "bridged:lan",
+        ] {
             assert_eq!(text.parse::<Attachment>().unwrap().to_string(), text);
         }
     }
@@ -214,6 +240,8 @@ mod tests {
             ("bridge:br/0", "br/0"),
             ("nat:", "use 1 to 48"),
             ("nat:a,mtu=9", "use mac=MAC"),
+            ("nat:a,rate-in=9", "as in 10mbit"),
+            ("nat:a,rate-in=9mbit,rate-in=9mbit", "twice"),
             ("nat:a,mac=ff:ff:ff:ff:ff:ff", "group address"),
             ("nat:a,mac=52:54:00:00:00:01,mac=52:54:00:00:00:01", "twice"),
         ] {

@@ -3,7 +3,8 @@
 use clap::Args;
 use vnet_api::model::{CreateIpv6, CreateNetwork};
 use vnet_types::{
-    AddrRange, AddrRange6, DnsName, IfName, MAX_MTU, MIN_MTU, Mode, NetworkName, Prefix6, Subnet,
+    AddrRange, AddrRange6, DnsName, IfName, Limit, Limits, MAX_MTU, MIN_MTU, Mode, NetworkName,
+    Prefix6, Subnet,
 };
 
 use crate::args::{DryRun, mode_parser};
@@ -54,6 +55,19 @@ pub(crate) struct Create {
     /// Let guests not make IPv6 addresses themselves: DHCPv6 gives them
     #[arg(long, requires = "ipv6")]
     no_slaac: bool,
+    /// How fast all guests together may get from the host and the outside, as 10mbit or
+    /// 10mbit/64kbyte (with a burst) [default: no limit]
+    #[arg(long, value_name = "RATE[/BURST]")]
+    rate_in: Option<Limit>,
+    /// How fast all guests together may send there
+    #[arg(long, value_name = "RATE[/BURST]")]
+    rate_out: Option<Limit>,
+    /// How fast each guest may get, from other guests too
+    #[arg(long, value_name = "RATE[/BURST]")]
+    port_rate_in: Option<Limit>,
+    /// How fast each guest may send
+    #[arg(long, value_name = "RATE[/BURST]")]
+    port_rate_out: Option<Limit>,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -89,6 +103,12 @@ impl Create {
                 range: self.range6,
                 slaac: self.no_slaac.then_some(false),
             }),
+            limits: Limits {
+                inbound: self.rate_in,
+                outbound: self.rate_out,
+                port_in: self.port_rate_in,
+                port_out: self.port_rate_out,
+            },
         }
     }
 }
@@ -108,7 +128,8 @@ mod tests {
     #[test]
     fn every_option_reaches_the_request() {
         let words = "vnet routed lab --subnet 10.0.5.0/24 --range 10.0.5.9-10.0.5.20 \
-                     --domain lab.test --bridge br-lab --uplink eth1 --mtu 9000";
+                     --domain lab.test --bridge br-lab --uplink eth1 --mtu 9000 --rate-in 10mbit \
+                     --rate-out 5mbit/64kbyte --port-rate-in 1gbit --port-rate-out 8kbyte";
         let request = Line::parse_from(words.split(' ').filter(|w| !w.is_empty()));
         let request = request.create.into_request();
         assert_eq!(
@@ -116,7 +137,10 @@ mod tests {
             serde_json::json!({
                 "name": "lab", "mode": "routed", "subnet": "10.0.5.0/24",
                 "range": "10.0.5.9-10.0.5.20", "dhcp": true, "domain": "lab.test",
-                "bridge": "br-lab", "uplink": "eth1", "mtu": 9000
+                "bridge": "br-lab", "uplink": "eth1", "mtu": 9000,
+                "limits": {
+                    "in": "10mbit", "out": "5mbit/64kbyte", "port_in": "1gbit", "port_out": "64kbit"
+                }
             })
         );
     }

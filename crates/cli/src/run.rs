@@ -40,7 +40,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "CMDLINE", allow_hyphen_values = true)]
     append: Option<String>,
     /// A network card; may be repeated
-    #[arg(long, value_name = "MODE:NET[,mac=MAC]")]
+    #[arg(long, value_name = "MODE:NET[,mac=MAC][,rate-in=RATE][,rate-out=RATE]")]
     net: Vec<Attachment>,
     /// A disk: an image's file, perhaps with settings behind it (ro, format=qcow2 …, see
     /// `vnet-vmm --help`); may be repeated

@@ -83,6 +83,17 @@ fn pairs(network: &Network) -> Pairs {
     let follows = definition.mtu.is_none() && definition.mode != Mode::Hostonly;
     let origin = if follows { ", the uplink's" } else { "" };
     pairs.add("MTU", Cell::text(format!("{}{origin}", network.mtu)));
+    let limits = &definition.limits;
+    for (name, limit) in [
+        ("rate in", limits.inbound),
+        ("rate out", limits.outbound),
+        ("port rate in", limits.port_in),
+        ("port rate out", limits.port_out),
+    ] {
+        if let Some(limit) = limit {
+            pairs.add(name, Cell::text(limit));
+        }
+    }
     pairs.add("autostart", yes_or_no(definition.autostart));
     guests(&network.ports, &mut pairs);
     pairs.add("leases", Cell::text(network.leases));
@@ -133,6 +144,9 @@ fn guests(ports: &[PortView], pairs: &mut Pairs) {
             format!("{} nic {} on {}, {}", port.domain, port.nic, port.interface, port.mac);
         for address in &port.addresses {
             line.push_str(&format!(", {address}"));
+        }
+        for (name, limit) in [("in", port.limits.inbound), ("out", port.limits.outbound)] {
+            line.extend(limit.map(|limit| format!(", rate {name} {limit}")));
         }
         pairs.add(name, Cell::text(line));
     }

@@ -109,6 +109,21 @@ impl Kernel {
                 let value = if *on { "1" } else { "0" };
                 write_sysctl(&format!("net/ipv4/conf/{link}/route_localnet"), value)?;
             }
+            Operation::Shape { link, bucket } => {
+                self.rtnetlink.shape(link, bucket).map_err(NetlinkError::Refused)?;
+            }
+            Operation::Unshape { link } => {
+                self.rtnetlink.unshape(link).map_err(NetlinkError::Refused)?;
+            }
+            Operation::CreateIntake { name, mac } => {
+                self.rtnetlink.create_intake(name, *mac).map_err(NetlinkError::Refused)?;
+            }
+            Operation::Redirect { link, to } => {
+                self.rtnetlink.redirect(link, to).map_err(NetlinkError::Refused)?;
+            }
+            Operation::Unredirect { link } => {
+                self.rtnetlink.unredirect(link).map_err(NetlinkError::Refused)?;
+            }
             Operation::RememberForwarding => {
                 let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
                 let values = sysctl::forwarding4(ours).map_err(sysctl_error("net/ipv4/conf"))?;

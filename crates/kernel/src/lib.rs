@@ -8,6 +8,7 @@
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `nft` | libnftables, one transaction a run |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
+//! | `shape` | rtnetlink as bytes: queues with a rate |
 //! | `sysctl` | `/proc/sys` |
 //! | `ledger` | a file: what is ours |
 //! | `watch` | rtnetlink and nfnetlink: somebody has changed something |
@@ -22,6 +23,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod outlet;
+mod shape;
 mod sysctl;
 mod uplink;
 mod watch;

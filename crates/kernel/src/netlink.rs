@@ -251,6 +251,7 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
         .find_map(|info| match info {
             LinkInfo::Kind(InfoKind::Bridge) => Some(LinkKind::Bridge),
             LinkInfo::Kind(InfoKind::Tun) => Some(LinkKind::Tun),
+            LinkInfo::Kind(InfoKind::Ifb) => Some(LinkKind::Intake),
             _ => None,
         })
         .unwrap_or(LinkKind::Other)

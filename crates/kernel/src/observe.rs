@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::Value;
-use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed};
+use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed, may_be_shaped};
 
 use crate::netlink::NetlinkError;
 use crate::nft::NftError;
@@ -66,7 +66,11 @@ impl Kernel {
         }
         let firewall = self.firewall_state().await?;
         let outlet = self.rtnetlink.outlet().map_err(NetlinkError::Refused)?;
-        Ok(Observed { links, addresses, routes, outlet, ipv6, sysctls, firewall, ledger })
+        let shapes = match may_be_shaped(&links, &ledger) {
+            true => self.rtnetlink.shapes().map_err(NetlinkError::Refused)?,
+            false => BTreeMap::new(),
+        };
+        Ok(Observed { links, addresses, routes, outlet, shapes, ipv6, sysctls, firewall, ledger })
     }
 
     /// The state of our tables alone.

@@ -174,7 +174,7 @@ impl Rtnetlink {
         }))
     }
 
-    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    pub(crate) fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.append(&mut bytes, kind, flags | REQUEST | ACK, body)?;
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
@@ -212,7 +212,7 @@ impl Rtnetlink {
         answer.unwrap_or_else(|| Err(broken()))
     }
 
-    fn dump(&mut self, kind: u16, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn dump(&mut self, kind: u16, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut bytes = Vec::new();
         self.append(&mut bytes, kind, REQUEST | DUMP, header)?;
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;

@@ -22,10 +22,10 @@ use vnet_api::ports;
 use vnet_dns::Upstreams;
 use vnet_kernel::{Kernel, Routes};
 use vnet_plan::{
-    Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan, conflicts, free_mac, with_mtu,
+    Alias, BRIDGE_PORT_PATTERN, Observed, Operation, Plan, conflicts, free_mac, of_link, with_mtu,
 };
 use vnet_tap::Tap;
-use vnet_types::{DomainName, IfName, MacAddr, NetworkDefinition, NetworkName};
+use vnet_types::{IfName, LinkLimits, MacAddr, NetworkDefinition, NetworkName};
 
 use crate::failure::{chain, failed, invalid, no_network, refuse};
 use crate::guard::{Guard, serve as serve_guard};
@@ -247,12 +247,10 @@ impl Shared {
     pub async fn attach(
         &self,
         network: &NetworkName,
-        domain: DomainName,
-        nic: u8,
+        alias: Alias,
         mac: MacAddr,
         queues: u16,
     ) -> Result<(ports::Port, Vec<OwnedFd>), ErrorBody> {
-        let alias = Alias::Port { network: network.clone(), domain, nic, mac };
         let mut daemon = self.daemon.lock().await;
         let result = daemon.attach(network, alias, mac, queues).await;
         // The guest will soon ask for its address: nft is made ready now, and the rest later.
@@ -516,6 +514,7 @@ impl Daemon {
             steps.push(Operation::DisableIpv6 { link: port.clone() });
         }
         steps.push(Operation::SetMtu { link: port.clone(), mtu });
+        steps.extend(of_link(&port, self.limits_of_port(network, &alias), mtu, &observed));
         self.guard_port(&port, &alias, observed).await?;
         steps.push(Operation::Enslave { port: port.clone(), bridge });
         steps.push(Operation::SetUp { link: port.clone() });
@@ -525,6 +524,14 @@ impl Daemon {
         }
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         Ok((ports::Port { name: port, mtu, link_up: true }, tap.into_queues()))
+    }
+
+    fn limits_of_port(&self, network: &NetworkName, alias: &Alias) -> LinkLimits {
+        let of_network = self.networks.get(network).map(|network| network.limits.port());
+        match alias {
+            Alias::Port { limits, .. } => limits.stricter(of_network.unwrap_or_default()),
+            Alias::Bridge(_) => LinkLimits::default(),
+        }
     }
 
     /// Makes `to` the networks that are up, with their services, and returns what was done and

@@ -30,13 +30,15 @@ pub(crate) fn network(
 /// The guests on a network: the taps that say so.
 pub(crate) fn ports(network: &NetworkName, observed: &Observed) -> Vec<PortView> {
     let port = |(name, link): (&String, &vnet_plan::Link)| {
-        let Ok(Alias::Port { network: on, domain, nic, mac }) = link.alias.as_deref()?.parse()
+        let Ok(Alias::Port { network: on, domain, nic, mac, limits }) =
+            link.alias.as_deref()?.parse()
         else {
             return None;
         };
         let is_port = link.kind == LinkKind::Tun && on == *network;
         let interface = name.parse().ok()?;
-        is_port.then_some(PortView { interface, domain, nic, mac, addresses: Vec::new() })
+        let addresses = Vec::new();
+        is_port.then_some(PortView { interface, domain, nic, mac, addresses, limits })
     };
     observed.links.iter().filter_map(port).collect()
 }

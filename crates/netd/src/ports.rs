@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 use tokio::io::unix::AsyncFd;
 use vnet_api::ports::{Reply, Request, receive, send};
+use vnet_plan::Alias;
 
 use crate::access;
 use crate::daemon::Shared;
@@ -90,8 +91,9 @@ async fn try_converse(connection: OwnedFd, daemon: Arc<Shared>) -> io::Result<()
         return send(connection.as_raw_fd(), &Reply::Refused(reason.into()), &[]);
     }
     let answer = match request {
-        Request::Attach { network, domain, nic, mac, queues } => {
-            daemon.attach(&network, domain, nic, mac, queues).await
+        Request::Attach { network, domain, nic, mac, queues, limits } => {
+            let alias = Alias::Port { network: network.clone(), domain, nic, mac, limits };
+            daemon.attach(&network, alias, mac, queues).await
         }
         Request::Resume { port } => daemon.resume(&port).await.map(|port| (port, Vec::new())),
     };

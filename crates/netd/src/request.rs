@@ -62,6 +62,7 @@ pub(crate) fn complete(
         domain,
         uplink: request.uplink,
         mtu: request.mtu,
+        limits: request.limits,
         autostart: true,
         anti_spoofing: true,
         dhcp,

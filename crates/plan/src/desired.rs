@@ -67,6 +67,7 @@ impl Desired {
                     mode: network.mode,
                     subnet: network.subnet,
                     uplink: network.uplink.clone(),
+                    limit: network.limits.outbound,
                     published: published(network, self.addresses.get(&network.name)),
                 };
                 (network.bridge.clone(), zone)

@@ -7,7 +7,7 @@ use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName, link_loc
 
 use crate::{
     Alias, BridgeClaim, Desired, FirewallState, Link, LinkKind, Observed, Operation, Plan, forward,
-    forwarding6,
+    forwarding6, shape,
 };
 
 /// What stands in the way of a plan, and isn't ours to remove.
@@ -52,7 +52,9 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
         return Err(conflict);
     }
     let mut plan = Plan::default();
+    shape::remove(desired, observed, &mut plan);
     remove_links(desired, observed, &mut plan);
+    shape::remove_intakes(desired, observed, &mut plan);
     for (network, mac) in desired.networks.values() {
         build_bridge(network, *mac, observed, &mut plan);
     }
@@ -62,6 +64,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
     route_loopback(true, desired, observed, &mut plan);
     forwarding(desired, observed, &mut plan);
     forwarding6::forwarding6(desired, observed, &mut plan);
+    shape::add(desired, observed, &mut plan);
     for (network, _) in desired.networks.values() {
         bring_up(network, observed, &mut plan);
     }
@@ -201,6 +204,14 @@ fn firewall(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         (FirewallState::Absent, false) => plan.push(Operation::InstallFirewall { firewall }),
         (FirewallState::Altered, false) => plan.push(Operation::ReplaceFirewall { firewall }),
     }
+}
+
+/// The removal of what limited ports that are gone.
+#[must_use]
+pub fn diff_intakes(desired: &Desired, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    shape::remove_intakes(desired, observed, &mut plan);
+    plan
 }
 
 /// That part of [`diff`] that is about the firewall.

@@ -26,6 +26,7 @@ mod mtu;
 mod observed;
 mod operation;
 pub mod persist;
+mod shape;
 pub mod uplink;
 
 pub use alias::{Alias, BRIDGE_PORT_PATTERN};
@@ -33,10 +34,11 @@ pub use choose::{
     ChooseError, Clash, clashes, clashes6, free_bridge, free_mac, free_prefix6, free_subnet,
 };
 pub use desired::{Desired, Leased, Leased6, allowed, allowed6};
-pub use diff::{Conflict, conflicts, diff, diff_firewall};
+pub use diff::{Conflict, conflicts, diff, diff_firewall, diff_intakes};
 pub use firewall::{Firewall, FirewallState, Transaction};
 pub use forward::{Addresses, GuestAddresses, Tenant, addresses};
 pub use ledger::{BridgeClaim, Ledger};
 pub use mtu::with_mtu;
 pub use observed::{Address, FORWARD6, IP_FORWARD, Ipv6Settings, Link, LinkKind, Observed, Route};
 pub use operation::{Operation, Plan};
+pub use shape::{Bucket, Redirect, Shape, intake, may_be_shaped, of_link};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vnet_types::{MacAddr, NetworkDefinition};
 
-use crate::{FirewallState, Ledger};
+use crate::{FirewallState, Ledger, Shape};
 
 /// The host's network in one network namespace, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +21,8 @@ pub struct Observed {
     /// The index of the link by which packets leave for the outside; none on a host without a
     /// way there.
     pub outlet: Option<u32>,
+    /// What limits links, by their index; looked at where something of ours may.
+    pub shapes: BTreeMap<u32, Shape>,
     /// Whether the host has IPv6 at all.
     pub ipv6: bool,
     /// The switches for forwarding, by their paths under `/proc/sys`.
@@ -76,6 +78,8 @@ pub enum LinkKind {
     Bridge,
     /// A tap or tun.
     Tun,
+    /// One through whose queue goes what comes in by another (`ifb`).
+    Intake,
     /// Anything else.
     Other,
 }

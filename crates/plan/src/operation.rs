@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use vnet_types::{IfName, MacAddr};
 
-use crate::{Alias, BridgeClaim, Firewall};
+use crate::{Alias, BridgeClaim, Bucket, Firewall};
 
 /// One step, small enough that it happens whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,37 @@ pub enum Operation {
         link: IfName,
         /// Whether it may.
         on: bool,
+    },
+    /// Give a link a queue with a rate.
+    Shape {
+        /// The link.
+        link: IfName,
+        /// The queue.
+        bucket: Bucket,
+    },
+    /// Take away the queue that [`Operation::Shape`] has given.
+    Unshape {
+        /// The link.
+        link: IfName,
+    },
+    /// Make a link through whose queue goes what comes in by another.
+    CreateIntake {
+        /// Its name.
+        name: IfName,
+        /// Its address, by which it is known to be ours.
+        mac: MacAddr,
+    },
+    /// Take what comes in by a link through the queue of another.
+    Redirect {
+        /// The link.
+        link: IfName,
+        /// The other one.
+        to: IfName,
+    },
+    /// Undo [`Operation::Redirect`].
+    Unredirect {
+        /// The link.
+        link: IfName,
     },
     /// Write to the ledger what `ip_forward`, and all that changes with it, are set to.
     RememberForwarding,
@@ -220,6 +251,17 @@ impl fmt::Display for Operation {
             Self::RouteLoopback { link, on: false } => {
                 write!(f, "keep loopback addresses off {link}")
             }
+            Self::Shape { link, bucket } => write!(
+                f,
+                "limit what goes to {link} to {} bytes a second, {} at once",
+                bucket.rate, bucket.burst
+            ),
+            Self::Unshape { link } => write!(f, "limit what goes to {link} no more"),
+            Self::CreateIntake { name, .. } => write!(f, "create {name} for a queue"),
+            Self::Redirect { link, to } => {
+                write!(f, "take what comes from {link} through the queue of {to}")
+            }
+            Self::Unredirect { link } => write!(f, "take what comes from {link} at once"),
             Self::RememberForwarding => f.write_str("note the present settings of IPv4 forwarding"),
             Self::EnableForwarding => f.write_str("turn on IPv4 forwarding"),
             Self::ForwardOn { link } => write!(f, "forward what comes from {link}"),

@@ -9,9 +9,11 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use vnet_plan::{
     Address, Alias, Conflict, Desired, FORWARD6, FirewallState, GuestAddresses, IP_FORWARD,
-    Ipv6Settings, Link, LinkKind, Observed, Operation, Plan, diff, free_mac,
+    Ipv6Settings, Link, LinkKind, Observed, Operation, Plan, Redirect, Shape, diff, free_mac,
 };
-use vnet_types::{Dns, Forward, Ipv6, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet};
+use vnet_types::{
+    Dns, Forward, Ipv6, Limits, MacAddr, Mode, NetworkDefinition, NetworkName, Subnet,
+};
 
 /// A kernel that does what an operation says, and nothing else.
 #[derive(Clone)]
@@ -77,6 +79,9 @@ impl Model {
             Operation::DeleteLink { name } => {
                 let gone = self.state.links.remove(name.as_str()).expect("deleted twice");
                 self.state.addresses.retain(|address| address.link != gone.index);
+                self.state.shapes.remove(&gone.index);
+                let leads_there = |shape: &Shape| shape.redirect == Some(Redirect::To(gone.index));
+                assert!(!self.state.shapes.values().any(leads_there), "frames lead to nothing");
                 for port in self.state.links.values_mut() {
                     port.master = port.master.filter(|master| *master != gone.index);
                 }
@@ -129,6 +134,34 @@ impl Model {
             Operation::RememberForwarding => {
                 let value = self.state.sysctls[IP_FORWARD].clone();
                 self.state.ledger.sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), value)]);
+            }
+            Operation::Shape { link, bucket } => {
+                let index = self.link(link).index;
+                let shape = self.state.shapes.entry(index).or_default();
+                shape.bucket = Some((bucket.rate, bucket.limit));
+            }
+            Operation::Unshape { link } => {
+                let index = self.link(link).index;
+                let gone = self.state.shapes.get_mut(&index).and_then(|shape| shape.bucket.take());
+                gone.expect("a queue that is not there was removed");
+                self.tidy_shapes();
+            }
+            Operation::CreateIntake { name, mac } => {
+                self.next_index += 1;
+                let new =
+                    Link { up: false, ..link(self.next_index, LinkKind::Intake, &mac.to_string()) };
+                assert!(self.state.links.insert(name.to_string(), new).is_none());
+            }
+            Operation::Redirect { link, to } => {
+                let (index, to) = (self.link(link).index, self.link(to).index);
+                assert!(self.state.shapes[&to].bucket.is_some(), "a queue without a rate");
+                let shape = self.state.shapes.entry(index).or_default();
+                shape.redirect = Some(Redirect::To(to));
+            }
+            Operation::Unredirect { link } => {
+                let index = self.link(link).index;
+                self.state.shapes.entry(index).or_default().redirect = None;
+                self.tidy_shapes();
             }
             Operation::EnableForwarding => {
                 assert!(!self.state.ledger.sysctls.is_empty(), "changed before it was remembered");
@@ -206,6 +239,10 @@ impl Model {
         }
     }
 
+    fn tidy_shapes(&mut self) {
+        self.state.shapes.retain(|_, shape| *shape != Shape::default());
+    }
+
     /// netd has died: what it knew of the table died with it.
     fn crash(&mut self) {
         if matches!(self.state.firewall, FirewallState::Holds(_)) {
@@ -278,6 +315,7 @@ fn network(name: &str, bridge: &str, mode: Mode, third: u8, mtu: u32) -> Network
         domain: format!("{name}.vnet").parse().unwrap(),
         uplink: None,
         mtu: Some(mtu),
+        limits: Limits::default(),
         autostart: true,
         anti_spoofing: true,
         dhcp: None,
@@ -310,19 +348,29 @@ fn networks() -> impl Strategy<Value = Vec<NetworkDefinition>> {
     // Names and bridges are shuffled against each other, so that bridges change hands.
     let mtu = prop_oneof![Just(1500u32), Just(9000)];
     let ipv6 = prop::option::of(0..3u64);
-    let one = (0..4usize, mode, 0..6u8, mtu, forwards(), ipv6);
+    let one = (0..4usize, mode, 0..6u8, mtu, forwards(), limits(), ipv6);
     (prop::collection::vec(one, 0..4), 0..4usize).prop_map(|(all, shift)| {
         let mut by_name = BTreeMap::new();
-        for (number, mode, third, mtu, forwards, ipv6) in all {
+        for (number, mode, third, mtu, forwards, limits, ipv6) in all {
             let bridge = format!("virbr{}", (number + shift) % 4);
             let mut network = network(&format!("net{number}"), &bridge, mode, 122 + third, mtu);
             network.ipv6 = ipv6.map(|id| Ipv6::new(vnet_types::Prefix6::unique_local(id)));
             if mode != Mode::Hostonly {
                 network.forwards = forwards;
             }
+            network.limits = limits;
             by_name.insert(number, network);
         }
         by_name.into_values().collect()
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let one = || prop::option::of(prop_oneof![Just("10mbit"), Just("1gbit/64kbyte")]);
+    (one(), one(), one(), one()).prop_map(|all| {
+        let [inbound, outbound, port_in, port_out] =
+            [all.0, all.1, all.2, all.3].map(|text| text.map(|text| text.parse().unwrap()));
+        Limits { inbound, outbound, port_in, port_out }
     })
 }
 
@@ -517,6 +565,7 @@ fn ports_return_to_a_bridge_that_was_lost() {
         domain: "web".parse().unwrap(),
         nic: 0,
         mac: "52:54:00:00:00:01".parse().unwrap(),
+        limits: Default::default(),
     };
     let tap =
         Link { alias: Some(alias.to_string()), ..link(9, LinkKind::Tun, "52:54:00:00:00:09") };
@@ -536,6 +585,7 @@ fn a_renamed_bridge_keeps_its_address_and_its_ports() {
         domain: "web".parse().unwrap(),
         nic: 0,
         mac: "52:54:00:00:00:01".parse().unwrap(),
+        limits: Default::default(),
     };
     let tap = Link {
         alias: Some(alias.to_string()),

@@ -1,7 +1,7 @@
 //! The whole network state of a host, for comparison before and after.
 //!
 //! A dump is one line per fact, in sections: links, addresses, routes of every table, rules,
-//! permanent neighbours, settings, and the firewall. What changes by itself is left out: interface
+//! permanent neighbours, queues, settings, and the firewall. What changes by itself is left out: interface
 //! and namespace indices, counters, timers, and how much of a lifetime is left. Two dumps of an
 //! untouched host are equal.
 
@@ -17,6 +17,9 @@ use crate::Netns;
 /// Fields of `ip -j -d` that are no state: the kernel numbers, counts and ages there.
 const VOLATILE: [&str; 7] =
     ["ifindex", "link_index", "link_netnsid", "expires", "fdb_n_learned", "tentative", "used"];
+
+/// Queues that links have by themselves.
+const USUAL_QUEUES: [&str; 6] = ["noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo"];
 
 /// Folders of settings that are dumped whole, and single settings.
 const SYSCTLS: [&str; 6] = [
@@ -51,9 +54,11 @@ impl HostState {
             ("rule, IPv4", "-4 rule show"),
             ("rule, IPv6", "-6 rule show"),
             ("neighbour", "neigh show nud permanent"),
+            ("neighbour proxy", "neigh show proxy"),
         ] {
             sections.insert(section, facts(&ns.json(line)));
         }
+        sections.insert("queue", queues(ns));
         sections.insert("sysctl", ns.enter(sysctls));
         // As text: nft's JSON leaves out comments on tables. `-s`: without counters.
         sections.insert("nft", ruleset(&ns.run(["nft", "-s", "list", "ruleset"])));
@@ -101,6 +106,28 @@ impl HostState {
             .filter(|line| line.contains(text))
             .collect()
     }
+}
+
+/// The queues that somebody has set, with their rates and filters. A link's usual one is none.
+fn queues(ns: &Netns) -> Vec<String> {
+    let tc = |line: &str| -> Value {
+        let text = ns.run(["tc", "-j"].into_iter().chain(line.split(' ')));
+        serde_json::from_str(text.trim()).unwrap_or_default()
+    };
+    let mut lines = Vec::new();
+    for queue in tc("qdisc show").as_array().into_iter().flatten() {
+        let (link, kind) = (queue["dev"].as_str().unwrap_or("?"), queue["kind"].as_str());
+        let Some(kind) = kind.filter(|kind| !USUAL_QUEUES.contains(kind)) else { continue };
+        lines.push(format!("{link} kind={kind} {}", words(&queue["options"]).join(" ")));
+        if kind == "ingress" {
+            let filters = tc(&format!("filter show dev {link} ingress"));
+            for filter in filters.as_array().into_iter().flatten() {
+                lines.push(format!("{link} filter {}", words(filter).join(" ")));
+            }
+        }
+    }
+    lines.sort();
+    lines
 }
 
 /// What `here` has more often than `there`.

@@ -7,6 +7,7 @@
 mod bridged;
 mod forward;
 mod ipv6;
+mod limit;
 mod mac;
 mod names;
 mod network;
@@ -21,6 +22,7 @@ pub use forward::{
 pub use ipv6::{
     AddrRange6, Ipv6, Ipv6Error, MIN_MTU6, Prefix6, Prefix6Error, Reservation6, link_local,
 };
+pub use limit::{Limit, LimitError, Limits, LinkLimits};
 pub use mac::{MacAddr, MacError};
 pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
 pub use network::{

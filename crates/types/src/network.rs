@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddrRange, DnsName, Forward, IfName, Ipv6, Ipv6Error, Listen, MAX_FORWARDED_PORTS, MacAddr,
-    NetworkName, Prefix6, Subnet, TargetHost,
+    AddrRange, DnsName, Forward, IfName, Ipv6, Ipv6Error, Limits, Listen, MAX_FORWARDED_PORTS,
+    MacAddr, NetworkName, Prefix6, Subnet, TargetHost,
 };
 
 /// How long a lease lasts where the definition says nothing, in seconds.
@@ -59,6 +59,9 @@ pub struct NetworkDefinition {
     /// the uplink, whatever they are at the moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// How fast it, and each port on it, may be; as fast as they can where it is left out.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// Whether netd starts it when it starts itself.
     #[serde(default = "yes")]
     pub autostart: bool,
@@ -419,6 +422,7 @@ mod tests {
             domain: "default.vnet".parse().unwrap(),
             uplink: None,
             mtu: None,
+            limits: Limits::default(),
             autostart: true,
             anti_spoofing: true,
             dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AddrRange, AddrRange6, PortRange, Target};
+use crate::{AddrRange, AddrRange6, Limit, PortRange, Target};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -41,6 +41,13 @@ schema!(
     text(
         "IPv6 addresses from the first to the last, both included.",
         "fd12:3456:789a::1000-fd12:3456:789a::1fff"
+    )
+);
+schema!(
+    Limit,
+    text(
+        "Ethernet frames in a second, in bits or bytes, and how much may pass at once.",
+        "10mbit/64kbyte"
     )
 );
 schema!(Target, text("Where a forward leads: `NAME|ADDR[:PORT[-PORT]]`.", "web:80"));

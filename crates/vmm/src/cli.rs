@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Parser;
-use vnet_types::{DomainName, MacAddr};
+use vnet_types::{DomainName, LinkLimits, MacAddr};
 use vnet_virtio::limit::Limits;
 
 use crate::disk::{DiskConfig, number};
@@ -47,7 +47,8 @@ pub struct Cli {
     pub cpus: u8,
     /// A network card on a network of netd's; may be repeated
     ///
-    /// Settings: mac=MAC; bps=BYTES, pps=N and burst=MS limit what it sends, and what it receives.
+    /// Settings: mac=MAC; rate-in=RATE and rate-out=RATE, which netd enforces; bps=BYTES, pps=N and
+    /// burst=MS limit what the card itself sends, and what it receives.
     #[arg(long, value_name = "MODE:NAME[,SETTING …]")]
     pub net: Vec<NetArgument>,
     /// A network card on a tap that was opened before, with vnet headers; may be repeated
@@ -94,11 +95,20 @@ pub struct NetArgument(pub NicConfig);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapArgument(pub NicConfig);
 
-/// Splits `TEXT[,mac=MAC][,bps=BYTES][,pps=N][,burst=MS]`.
-fn split_settings(text: &str) -> Result<(&str, Option<MacAddr>, Limits), String> {
+/// The settings of a card behind its source, as `nat:default` or `5`.
+struct Settings<'a> {
+    source: &'a str,
+    mac: Option<MacAddr>,
+    limits: Limits,
+    rates: LinkLimits,
+}
+
+/// Splits `TEXT[,mac=MAC][,rate-in=RATE][,rate-out=RATE][,bps=BYTES][,pps=N][,burst=MS]`.
+fn settings(text: &str) -> Result<Settings<'_>, String> {
     let mut parts = text.split(',');
-    let first = parts.next().unwrap_or_default();
-    let (mut mac, mut limits) = (None, Limits::default());
+    let source = parts.next().unwrap_or_default();
+    let (mut mac, mut limits, mut rates) = (None, Limits::default(), LinkLimits::default());
+    let rate = |value: &str| value.parse().map_err(|error| format!("{error}"));
     for part in parts {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
         match key {
@@ -111,30 +121,32 @@ fn split_settings(text: &str) -> Result<(&str, Option<MacAddr>, Limits), String>
                 }
                 mac = Some(parsed);
             }
+            "rate-in" => rates.inbound = Some(rate(value)?),
+            "rate-out" => rates.outbound = Some(rate(value)?),
             "bps" => limits.bytes = number(key, value, 1..=u64::MAX)?,
             "pps" => limits.operations = number(key, value, 1..=u64::MAX)?,
             "burst" => limits.burst_ms = number(key, value, 1..=600_000)?,
             _ => {
                 return Err(format!(
-                    "`{part}` is no setting of a network card: use mac=MAC, bps=BYTES, pps=N or \
-                     burst=MS"
+                    "`{part}` is no setting of a network card: use mac=MAC, rate-in=RATE, \
+                     rate-out=RATE, bps=BYTES, pps=N or burst=MS"
                 ));
             }
         }
     }
-    Ok((first, mac, limits))
+    Ok(Settings { source, mac, limits, rates })
 }
 
 impl FromStr for NetArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (network, mac, limits) = split_settings(text)?;
+        let Settings { source: network, mac, limits, rates } = settings(text)?;
         let (_, name) = network
             .split_once(':')
             .ok_or_else(|| format!("`{network}` lacks its mode: write nat:{network}"))?;
         let name = name.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self(NicConfig { source: Source::Network(name), mac, limits }))
+        Ok(Self(NicConfig { source: Source::Network(name), mac, limits, rates }))
     }
 }
 
@@ -142,9 +154,12 @@ impl FromStr for TapArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, mac, limits) = split_settings(text)?;
+        let Settings { source: number, mac, limits, rates } = settings(text)?;
+        if !rates.is_empty() {
+            return Err("rate-in= and rate-out= are netd's, which has not made this tap".to_owned());
+        }
         let fd: RawFd = number.parse().map_err(|_| format!("`{number}` is no descriptor"))?;
-        Ok(Self(NicConfig { source: Source::Inherited(fd), mac, limits }))
+        Ok(Self(NicConfig { source: Source::Inherited(fd), mac, limits, rates }))
     }
 }
 
@@ -214,7 +229,13 @@ mod tests {
         let net: NetArgument = "nat:default,mac=52:54:00:00:00:01".parse().unwrap();
         assert_eq!(net.0.source, Source::Network("default".parse().unwrap()));
         assert_eq!(net.0.mac, Some(MacAddr([0x52, 0x54, 0, 0, 0, 1])));
-        for bad in ["default", "nat:", "nat:default,mac=ff:ff:ff:ff:ff:ff", "nat:a,mtu=9"] {
+        for bad in [
+            "default",
+            "nat:",
+            "nat:default,mac=ff:ff:ff:ff:ff:ff",
+            "nat:a,mtu=9",
+            "nat:a,rate-in=9",
+        ] {
             assert!(bad.parse::<NetArgument>().is_err(), "{bad}");
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use vnet_api::model::{AnyNetwork, Network};
-use vnet_types::{DnsName, DomainName, MacAddr, NetworkName};
+use vnet_types::{DnsName, DomainName, LinkLimits, MacAddr, NetworkName};
 
 use self::report::{Expected, Report};
 use self::target::Target;
@@ -141,6 +141,7 @@ impl Probe {
         let card = Attachment {
             place: Place::Network(Some(network.definition.mode), self.network.clone()),
             mac: Some(free_mac(network)),
+            limits: LinkLimits::default(),
         };
         let words = [
             ("--name", name.to_string()),

@@ -47,6 +47,7 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
         domain: "default.vnet".parse().unwrap(),
         uplink: None,
         mtu: None,
+        limits: vnet_types::Limits::default(),
         autostart: true,
         anti_spoofing: false,
         dhcp: Some(Dhcp {

@@ -6,7 +6,7 @@ use vnet_api::model::ErrorBody;
 use vnet_kernel::Routes;
 use vnet_plan::{
     Alias, FirewallState, Leased, Leased6, Link, LinkKind, Observed, Operation, allowed, allowed6,
-    diff_firewall,
+    diff_firewall, diff_intakes,
 };
 use vnet_types::{IfName, NetworkName};
 
@@ -69,6 +69,9 @@ impl Daemon {
 
     async fn sweep_ports(&mut self) -> Result<(), ErrorBody> {
         let observed = self.observe(Routes::Skip).await?;
+        for operation in diff_intakes(&self.desired(&self.up(), &observed), &observed).operations {
+            self.kernel.execute(&operation).await.map_err(|error| failed(&error))?;
+        }
         // What others have damaged is put back, and said, by `repair`.
         if !matches!(observed.firewall, FirewallState::Holds(_)) {
             return Ok(());

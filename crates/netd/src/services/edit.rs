@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use vnet_dhcp::{Server, ServerConfig, journal};
 use vnet_dns::Upstreams;
-use vnet_types::{MacAddr, Mode, NetworkDefinition};
+use vnet_types::{Limits, MacAddr, Mode, NetworkDefinition};
 
 use super::six::{self, Unservable};
 use super::{Farewell, ServiceError, Services, dns};
@@ -44,6 +44,7 @@ impl ServiceChange {
         let served = |network: &NetworkDefinition| NetworkDefinition {
             autostart: true,
             uplink: None,
+            limits: Limits::default(),
             forwards: Vec::new(),
             ..network.clone()
         };

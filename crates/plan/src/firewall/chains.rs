@@ -3,7 +3,9 @@
 //! ```text
 //! guard ─── from a bridge of ours, with a loopback address: drop
 //! prerouting, output ── to a published port of the host: to the guest's address and port
+//! input ─── from a network, faster than its limit: drop
 //! forward ─┬─ back to the bridge it came from: accept
+//!          ├─ from a network, faster than its limit: drop
 //!          ├─ of a connection to a published port: published
 //!          ├─ to a bridge of ours:   to_nat, to_hostonly, to_routed
 //!          └─ from a bridge of ours: from_nat, from_hostonly, from_routed
@@ -40,7 +42,7 @@ use super::elements::{
     ANY, ANY6, AT, AT6, BRIDGES, CLOSED, FROM, INSIDE, MASQUERADED, MASQUERADED6, PUBLISHED,
     PUBLISHED6, RESTRICTED, SOURCES, SOURCES6, TO, UPLINKS,
 };
-use super::{FAMILY, TABLE, protocol};
+use super::{FAMILY, TABLE, limit, protocol};
 
 type Rules = Vec<Vec<Statement<'static>>>;
 
@@ -70,6 +72,7 @@ pub(super) fn chains() -> Vec<NfListObject<'static>> {
         (base("guard", NfChainType::Filter, NfHook::Prerouting, PRIORITY_RAW), guard()),
         (base("prerouting", NfChainType::NAT, NfHook::Prerouting, PRIORITY_DSTNAT), prerouting()),
         (base("output", NfChainType::NAT, NfHook::Output, PRIORITY_DSTNAT), redirect()),
+        (base("input", NfChainType::Filter, NfHook::Input, PRIORITY_FILTER), vec![limit::rule()]),
         (base("forward", NfChainType::Filter, NfHook::Forward, PRIORITY_FILTER), forward()),
         (
             base("postrouting", NfChainType::NAT, NfHook::Postrouting, PRIORITY_SRCNAT),
@@ -164,6 +167,7 @@ fn forward() -> Rules {
     let from = |address, ends| is(end(address, "sport"), set(ends));
     vec![
         vec![is(concat(iifname(), oifname()), set(INSIDE)), accept()],
+        limit::rule(),
         vec![redirected(), to(ip("daddr"), PUBLISHED), published()],
         vec![redirected(), to(ip6("daddr"), PUBLISHED6), published()],
         vec![redirected(), answer(), from(ip("saddr"), PUBLISHED), accept()],

@@ -9,6 +9,7 @@
 mod chains;
 mod elements;
 mod guard;
+mod limit;
 mod protocol;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use nftables::schema::{NfCmd, NfListObject, Table};
 use nftables::types::NfFamily;
 use serde_json::Value;
-use vnet_types::{IfName, Listen, Mode, Prefix6, Subnet};
+use vnet_types::{IfName, Limit, Listen, Mode, Prefix6, Subnet};
 
 pub use guard::{Allowed, Allowed6, Port};
 
@@ -41,6 +42,8 @@ pub struct Zone {
     pub uplink: Option<IfName>,
     /// The ports of the host that lead to its guests.
     pub published: Vec<Published>,
+    /// How fast its guests together may send to the host and the outside.
+    pub limit: Option<Limit>,
 }
 
 /// What a network's IPv6 is to the firewall.
@@ -130,7 +133,7 @@ impl Firewall {
     }
 
     fn build(&self) -> impl Iterator<Item = NfCmd<'static>> {
-        let parts = elements::sets().into_iter().chain(chains::chains());
+        let parts = elements::sets().into_iter().chain([limit::map()]).chain(chains::chains());
         let parts = parts.chain(guard::sets()).chain(guard::chains());
         let parts = parts.chain(self.elements().into_values());
         tables().map(NfCmd::Create).into_iter().chain(parts.map(NfCmd::Add))
@@ -138,6 +141,7 @@ impl Firewall {
 
     fn elements(&self) -> BTreeMap<String, NfListObject<'static>> {
         let mut all = elements::of(&self.zones);
+        all.extend(limit::elements(&self.zones));
         all.extend(guard::elements(&self.ports, &self.zones));
         all
     }
@@ -148,7 +152,8 @@ impl Firewall {
         let (before, after) = (self.elements(), to.elements());
         let gone = before.iter().filter(|(key, _)| !after.contains_key(*key));
         let new = after.iter().filter(|(key, _)| !before.contains_key(*key));
-        let delete = gone.map(|(_, element)| NfCmd::Delete(element.clone()));
+        // What others refer to is there before them, and goes after.
+        let delete = gone.rev().map(|(_, element)| NfCmd::Delete(element.clone()));
         let add = new.map(|(_, element)| NfCmd::Add(element.clone()));
         Transaction::new(delete.chain(add).collect())
     }
@@ -208,6 +213,7 @@ fn declare_verdicts(mut command: Value) -> Value {
     {
         *kind = Value::from("verdict");
     }
+    limit::declare(&mut command);
     command
 }
 
@@ -247,8 +253,14 @@ mod tests {
             .iter()
             .map(|(bridge, mode, subnet)| {
                 let subnet = subnet.parse().unwrap();
-                let zone =
-                    Zone { mode: *mode, subnet, ipv6: None, uplink: None, published: vec![] };
+                let zone = Zone {
+                    mode: *mode,
+                    subnet,
+                    ipv6: None,
+                    uplink: None,
+                    published: vec![],
+                    limit: None,
+                };
                 (bridge.parse().unwrap(), zone)
             })
             .collect()

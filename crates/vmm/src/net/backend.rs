@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vnet_api::ports::{PortConnection, PortError, Request};
-use vnet_types::{DomainName, IfName, MacAddr, NetworkName};
+use vnet_types::{DomainName, IfName, LinkLimits, MacAddr, NetworkName};
 use vnet_virtio::limit::Limits;
 use vnet_virtio::net::{Counters, NetConfig, NetDevice};
 use vnet_virtio::worker::Threads;
@@ -36,6 +36,8 @@ pub struct NicConfig {
     pub mac: Option<MacAddr>,
     /// What it may send, and receive, in a second.
     pub limits: Limits,
+    /// How fast netd is to let it be.
+    pub rates: LinkLimits,
 }
 
 /// Why there is no tap.
