@@ -17,9 +17,10 @@ pub(crate) fn dies_at_every_operation(
     act: impl Fn(&Host) -> Result<(), ClientError>,
     whole: impl Fn(&Host) -> bool,
 ) -> u32 {
+    let host = Host::new();
+    make_foreign(&host);
+    let untouched = HostState::of(host.ns());
     for survived in 1..MANY {
-        let host = Host::new();
-        let untouched = HostState::of(host.ns());
         {
             let _netd = host.netd();
             prepare(&host);
@@ -39,6 +40,30 @@ pub(crate) fn dies_at_every_operation(
         }
     }
     panic!("netd died {MANY} times");
+}
+
+/// What others have on the host, and what no plan may touch: a bridge with an address and a port,
+/// routes in a table of their own, a rule, a neighbour, queues, and rules of both kinds.
+fn make_foreign(host: &Host) {
+    let ns = host.ns();
+    ns.ip("link add docker0 type bridge");
+    ns.ip("link add veth1 type veth peer name veth2");
+    for link in ["docker0", "veth1", "veth2"] {
+        ns.up(link);
+    }
+    ns.enslave("veth1", "docker0");
+    ns.address("docker0", "172.17.0.1/16");
+    ns.ip("route add 10.99.0.0/16 via 203.0.113.1 table 77 metric 5");
+    ns.ip("route add blackhole 10.98.0.0/16");
+    ns.ip("rule add from 172.17.0.0/16 lookup 77 priority 1000");
+    ns.ip("neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent");
+    ns.run("tc qdisc add dev docker0 root tbf rate 9mbit burst 9kb limit 9kb".split(' '));
+    ns.nft(
+        "table inet others { set s { type ipv4_addr; elements = { 10.0.0.1 }\n}
+         chain forward { type filter hook forward priority 5; ip saddr @s drop; }\n}
+         table bridge others { chain c { type filter hook prerouting priority 0; }\n}",
+    );
+    ns.settle("docker0");
 }
 
 fn bridge(host: &Host, name: &str) -> bool {
@@ -266,4 +291,117 @@ fn dies_while_it_edits(old: &str, new: &str) {
         },
     );
     assert!(operations > 3, "only {operations} operations");
+}
+
+const MODES: [Mode; 3] = [Mode::Nat, Mode::Hostonly, Mode::Routed];
+
+/// Everything that can be done to a network, from a state that makes each of its plans as long as
+/// it gets: with forwards (but for hostonly networks, which have none), limits, and a second network.
+struct Action {
+    name: &'static str,
+    prepare: fn(&Host, Mode),
+    act: fn(&Host, Mode) -> Result<(), ClientError>,
+}
+
+fn edit_text(host: &Host, change: impl Fn(&str) -> String) -> Result<(), ClientError> {
+    let default = vnet_tests::network("default");
+    let text = std::fs::read_to_string(host.paths().network(&default)).unwrap();
+    vnet_tests::wait(host.client().edit(&default, change(&text), Run::Real)).map(drop)
+}
+
+fn limited(host: &Host, mode: Mode) -> Result<(), ClientError> {
+    let all = |text: &str| Some(text.parse().unwrap());
+    let limits = vnet_types::Limits {
+        inbound: all("80mbit"),
+        outbound: all("40mbit"),
+        port_in: all("20mbit"),
+        port_out: all("10mbit"),
+    };
+    let request = vnet_api::model::CreateNetwork { limits, ..request(mode, "default") };
+    host.create(&request).map(drop)
+}
+
+fn full(host: &Host, mode: Mode) {
+    limited(host, mode).unwrap();
+    if mode != Mode::Hostonly {
+        add_forward(host).unwrap();
+    }
+    host.create(&nat("other")).unwrap();
+}
+
+fn plain(host: &Host, mode: Mode) {
+    host.create(&request(mode, "default")).unwrap();
+}
+
+const ACTIONS: [Action; 6] = [
+    Action { name: "create", prepare: |_, _| {}, act: limited },
+    Action { name: "stop", prepare: full, act: |host, _| host.stop("default").map(drop) },
+    Action {
+        name: "start",
+        prepare: |host, mode| {
+            full(host, mode);
+            host.stop("default").unwrap();
+        },
+        act: |host, _| host.start("default").map(drop),
+    },
+    Action { name: "delete", prepare: full, act: |host, _| host.delete("default").map(drop) },
+    Action {
+        name: "limit",
+        prepare: plain,
+        act: |host, _| {
+            edit_text(host, |text| format!("{text}\n[limits]\nin = \"9mbit\"\nout = \"8mbit\"\n"))
+        },
+    },
+    Action {
+        name: "limit no more, elsewhere",
+        prepare: full,
+        act: |host, _| {
+            edit_text(host, |text| {
+                let text = text.replace("192.168.122.", "10.20.30.").replace("virbr0", "br-lab");
+                text.replace("port_in", "in").replace("in = \"80mbit\"\n", "")
+            })
+        },
+    },
+];
+
+/// Every action of every mode in `share`: one of as many tests as there are processors to use.
+fn dies_in_every_plan(share: usize) {
+    let all = MODES.iter().flat_map(|mode| ACTIONS.iter().map(move |action| (*mode, action)));
+    // Shifted by one with each mode, so that each share has some of every action.
+    let mine = all.enumerate().filter(|(at, _)| (at + at / ACTIONS.len()) % 3 == share);
+    for (mode, action) in mine.map(|(_, one)| one) {
+        println!("{} {mode}", action.name);
+        let operations = dies_at_every_operation(
+            |host| (action.prepare)(host, mode),
+            |host| (action.act)(host, mode),
+            |host| {
+                let name = vnet_tests::network("default");
+                let networks = vnet_tests::wait(host.client().networks()).unwrap();
+                let found = networks.iter().find(|network| network.definition.name == name);
+                let is_up =
+                    found.is_some_and(|network| network.state == vnet_api::model::State::Active);
+                let there = ["virbr0", "br-lab"].map(|link| {
+                    found.is_some_and(|network| network.definition.bridge.as_str() == link) && is_up
+                });
+                // The other network has virbr0 if this one was defined after it, never before.
+                bridge(host, "br-lab") == there[1] && bridge(host, "virbr0") == there[0]
+            },
+        );
+        assert!(operations > 1, "{} {mode}: only {operations} operations", action.name);
+    }
+}
+
+#[test]
+fn in_every_plan_of_every_mode_part_1() {
+    dies_in_every_plan(0);
+}
+
+#[test]
+fn in_every_plan_of_every_mode_part_2() {
+    dies_in_every_plan(1);
+}
+
+#[test]
+fn in_every_plan_of_every_mode_part_3() {
+    dies_in_every_plan(2);
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use vnet_testkit::{Lan, Netd, Udhcpc, ping, udp_seen_as};
 
-use vnet_tests::Host;
+use vnet_tests::{Host, nat};
 
 const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -185,4 +185,37 @@ fn br_netfilter_makes_foreign_rules_drop_frames_between_guests_and_that_is_said(
     }
     ping(&one.ns, lease.address).unwrap();
     assert!(all_pass(&foreign_rules(&netd)));
+}
+
+#[test]
+fn whoever_starts_a_network_learns_at_once_what_drops_its_packets_and_what_helps() {
+    let (host, netd) = host_with_default();
+    // Rules that drop nothing of a network's are not worth a word.
+    host.ns().run(["iptables", "-A", "INPUT", "-p", "tcp", "--dport", "23", "-j", "DROP"]);
+    // The subnet that was chosen is noted, too.
+    let on_rules = |notes: Vec<String>| -> Vec<String> {
+        notes.into_iter().filter(|note| note.contains("dropped")).collect()
+    };
+    assert_eq!(on_rules(host.create(&nat("quiet")).unwrap().notes), Vec::<String>::new());
+    host.delete("quiet").unwrap();
+    host.ns().run(["sh", "-ec", DOCKER]);
+    let changed = host.create(&nat("second")).unwrap();
+    let notes = on_rules(changed.notes);
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.contains("Docker, table ip filter chain FORWARD (its policy)"), "{note}");
+    let commands: Vec<_> = note.split('`').filter(|part| part.starts_with("iptables")).collect();
+    assert_eq!(commands.len(), 2, "{note}");
+    assert!(netd.log().contains(note), "{}", netd.log());
+    for command in commands {
+        host.ns().run(["sh", "-ec", command]);
+    }
+    host.stop("second").unwrap();
+    assert_eq!(host.start("second").unwrap().notes, Vec::<String>::new());
+    let guest = host.lan.guest_on("virbr1");
+    Udhcpc::obtain(&guest.ns, "eth0");
+    ping(&guest.ns, Lan::SERVER).unwrap();
+    // The other one is still in Docker's way; netd says so when it starts.
+    netd.kill9();
+    let netd = host.netd();
+    assert!(netd.log().contains("iptables -I DOCKER-USER -i virbr0 -j ACCEPT"), "{}", netd.log());
 }

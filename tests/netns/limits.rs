@@ -212,7 +212,7 @@ fn limits_come_and_go_with_an_edit_and_leave_nothing() {
     let port = tap.port.name.as_str();
     assert!(with("virbr0", "kind=tbf") && with(port, "kind=tbf"), "{limited:#?}");
     assert!(with(port, "kind=ingress"), "{limited:#?}");
-    let firewall = host.ns().run(["nft", "list", "map", "inet", "vnet", "limits"]);
+    let firewall = host.ns().run(["nft", "list", "map", "inet", "vnet", "rates"]);
     assert!(firewall.contains("\"virbr0\" : \"virbr0/5000000/"), "{firewall}");
     // A new netd finds them as they are to be.
     netd.kill9();

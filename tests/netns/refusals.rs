@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 
-use vnet_api::client::Run;
+use vnet_api::client::{ClientError, Run};
 use vnet_api::model::{CreateNetwork, ErrorKind, State};
 use vnet_testkit::HostState;
 
-use vnet_tests::{Host, nat, network, refusal, wait};
+use vnet_tests::{Host, nat, network, refusal, request, wait};
+use vnet_types::{LinkLimits, Mode};
 
 const DEFINITION: &str = r#"name = "default"
 mode = "nat"
@@ -235,4 +236,132 @@ fn a_dry_run_changes_nothing() {
     before.assert_same(&HostState::of(host.ns()));
     assert!(!host.paths().network(&network("default")).exists());
     host.create_default();
+}
+
+/// A port on the network, held until it is dropped.
+fn guest_on_default(host: &Host) -> impl Sized {
+    let request = vnet_api::ports::Request::Attach {
+        network: network("default"),
+        domain: "web".parse().unwrap(),
+        nic: 0,
+        mac: "52:54:00:00:00:09".parse().unwrap(),
+        queues: 1,
+        limits: LinkLimits::default(),
+    };
+    let opened =
+        vnet_api::ports::PortConnection::open(&host.paths().ports_socket(), &request).unwrap();
+    host.ns().settle("virbr0");
+    opened
+}
+
+/// The definitions and the ledger, byte by byte.
+fn files(host: &Host) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(host.paths().networks())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .chain([host.paths().ledger()])
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_refusal_leaves_the_host_as_it_was() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.ns().ip("link add br9 type bridge");
+    host.ns().ip("neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent");
+    host.create_default();
+    host.create(&request(Mode::Hostonly, "closed")).unwrap();
+    host.create(&nat("down")).unwrap();
+    host.stop("down").unwrap();
+    let _guest = guest_on_default(&host);
+    let _taken = host.ns().enter(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    let (client, default) = (host.client(), network("default"));
+    let text = std::fs::read_to_string(host.paths().network(&default)).unwrap();
+    let create = |change: &dyn Fn(&mut CreateNetwork)| {
+        let mut request = nat("new");
+        change(&mut request);
+        host.create(&request).map(drop)
+    };
+    let edit = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        wait(client.edit(&default, text.replace(from, to), Run::Real)).map(drop)
+    };
+    let forward = |network: &str, listen: &str, target: &str| {
+        let forward = vnet_types::Forward::new(listen.parse().unwrap(), target.parse().unwrap());
+        wait(client.add_forward(&network.parse().unwrap(), &forward, Run::Real)).map(drop)
+    };
+    let reserve = |network: &str, mac: &str, ip: &str| {
+        let reserve = vnet_api::model::Reserve { ip: ip.parse().ok(), ip6: None, hostname: None };
+        let network = network.parse().unwrap();
+        wait(client.reserve(&network, mac.parse().unwrap(), &reserve, Run::Real)).map(drop)
+    };
+    type Attempt<'a> = Box<dyn Fn() -> Result<(), ClientError> + 'a>;
+    let attempts: Vec<(&str, Attempt<'_>)> = vec![
+        ("create: exists", Box::new(|| create(&|new| new.name = network("default")))),
+        ("create: subnet", Box::new(|| create(&|new| new.subnet = "203.0.0.0/16".parse().ok()))),
+        (
+            "create: other network",
+            Box::new(|| create(&|new| new.subnet = "192.168.122.0/24".parse().ok())),
+        ),
+        ("create: range", Box::new(|| create(&|new| new.range = "10.1.1.2-10.1.1.9".parse().ok()))),
+        ("create: bridge", Box::new(|| create(&|new| new.bridge = "br9".parse().ok()))),
+        ("create: uplink", Box::new(|| create(&|new| new.uplink = "eth9".parse().ok()))),
+        ("create: mtu", Box::new(|| create(&|new| new.mtu = Some(9)))),
+        ("create: domain", Box::new(|| create(&|new| new.domain = "default.vnet".parse().ok()))),
+        ("edit: no TOML", Box::new(|| edit("mode", "mode mode"))),
+        ("edit: unknown key", Box::new(|| edit("autostart", "autostrat"))),
+        ("edit: name", Box::new(|| edit("name = \"default\"", "name = \"other\""))),
+        ("edit: bridge", Box::new(|| edit("\"virbr0\"", "\"br9\""))),
+        ("edit: bridge of ours", Box::new(|| edit("\"virbr0\"", "\"virbr1\""))),
+        ("edit: subnet", Box::new(|| edit("192.168.122.", "203.0.113."))),
+        ("edit: rate", Box::new(|| edit("[dhcp]", "[limits]\nin = \"10mbps\"\n[dhcp]"))),
+        ("edit: rate too low", Box::new(|| edit("[dhcp]", "[limits]\nin = \"1bit\"\n[dhcp]"))),
+        ("edit: limit of what", Box::new(|| edit("[dhcp]", "[limits]\nup = \"1mbit\"\n[dhcp]"))),
+        ("start: not there", Box::new(|| host.start("nothing").map(drop))),
+        ("stop: not there", Box::new(|| host.stop("nothing").map(drop))),
+        ("stop: guests", Box::new(|| host.stop("default").map(drop))),
+        ("delete: not there", Box::new(|| host.delete("nothing").map(drop))),
+        ("delete: guests", Box::new(|| host.delete("default").map(drop))),
+        ("forward: port taken", Box::new(|| forward("default", "8080", "web:80"))),
+        ("forward: hostonly", Box::new(|| forward("closed", "81", "web:80"))),
+        ("forward: elsewhere", Box::new(|| forward("default", "81", "10.9.9.9:80"))),
+        ("forward: ranges", Box::new(|| forward("default", "81-82", "web:80-89"))),
+        ("forward: not there", Box::new(|| forward("nothing", "81", "web:80"))),
+        (
+            "unforward",
+            Box::new(|| {
+                wait(client.remove_forward(&default, &"81".parse().unwrap(), Run::Real)).map(drop)
+            }),
+        ),
+        ("reserve: elsewhere", Box::new(|| reserve("default", "52:54:00:00:00:01", "10.9.9.9"))),
+        ("reserve: gateway", Box::new(|| reserve("default", "52:54:00:00:00:01", "192.168.122.1"))),
+        ("reserve: group", Box::new(|| reserve("default", "01:00:5e:00:00:01", "192.168.122.9"))),
+        (
+            "reserve: not there",
+            Box::new(|| reserve("nothing", "52:54:00:00:00:01", "192.168.122.9")),
+        ),
+        (
+            "unreserve",
+            Box::new(|| {
+                wait(client.unreserve(&default, "52:54:00:00:00:01".parse().unwrap(), Run::Real))
+                    .map(drop)
+            }),
+        ),
+    ];
+    let (before, written) = (HostState::of(host.ns()), files(&host));
+    for (what, attempt) in attempts {
+        let (_, message) = refusal(attempt());
+        assert!(!message.is_empty(), "{what}");
+        let difference = before.difference(&HostState::of(host.ns()));
+        assert!(difference.is_empty(), "{what}: {message}\n{difference}");
+        assert_eq!(files(&host), written, "{what}: {message}");
+    }
+    host.ns().ip("route add 192.168.124.0/24 via 203.0.113.1");
+    let before = HostState::of(host.ns());
+    let (_, message) = refusal(host.start("down"));
+    assert!(message.contains("192.168.124.0/24"), "{message}");
+    before.assert_same(&HostState::of(host.ns()));
 }

@@ -1,7 +1,7 @@
 //! netd started again on a host that has changed meanwhile: guests lose nothing by it.
 
 use vnet_api::model::State;
-use vnet_testkit::{Lan, Udhcpc, ping};
+use vnet_testkit::{HostState, Lan, Udhcpc, ping};
 use vnet_tests::{Host, behind_its_back, nat, network};
 
 /// The index of a link: it changes if the link is made anew.
@@ -110,4 +110,46 @@ fn somebody_elses_link_in_a_networks_place_hinders_no_other() {
     assert!(reason(&host, "default").contains("virbr0"));
     host.stop("two").unwrap();
     host.ns().run(["ip", "link", "show", "elsewhere"]);
+}
+
+#[test]
+fn a_network_that_is_up_stays_up_though_it_is_not_to_start_by_itself_any_more() {
+    let host = Host::new();
+    host.define("default", crate::edit::DEFINITION);
+    let netd = host.netd();
+    assert_eq!(host.network("default").state, State::Active);
+    let before = index(&host, "virbr0");
+    vnet_tests::wait(host.client().autostart(&network("default"), false)).unwrap();
+    netd.kill9();
+    let netd = host.netd();
+    assert_eq!(host.network("default").state, State::Active);
+    assert_eq!(index(&host, "virbr0"), before);
+    // Once it has been stopped, it is down until somebody starts it.
+    host.stop("default").unwrap();
+    netd.kill9();
+    let _netd = host.netd();
+    assert_eq!(host.network("default").state, State::Stopped);
+}
+
+#[test]
+fn a_stop_that_cannot_be_written_down_takes_nothing_from_the_bridge() {
+    let host = Host::new();
+    let _netd = host.netd();
+    host.create_default();
+    let guest = host.lan.guest_on("virbr0");
+    let before = HostState::of(host.ns());
+    let bridge = index(&host, "virbr0");
+    // The name under which the ledger is written before it replaces the old one.
+    let new = host.paths().ledger().with_extension("new");
+    std::fs::create_dir(&new).unwrap();
+    for result in [host.stop("default"), host.delete("default")] {
+        let (_, text) = vnet_tests::refusal(result);
+        assert!(text.contains("cannot write the ledger"), "{text}");
+        assert_eq!(index(&host, "virbr0"), bridge);
+        before.assert_same(&HostState::of(host.ns()));
+    }
+    assert!(host.paths().network(&network("default")).exists());
+    Udhcpc::obtain(&guest.ns, "eth0");
+    std::fs::remove_dir(new).unwrap();
+    host.delete("default").unwrap();
 }

@@ -66,6 +66,12 @@ impl LedgerFile {
         &self.ledger
     }
 
+    pub(crate) fn rewrite(&self) -> Result<(), LedgerError> {
+        let stored = Stored { boot: self.boot.clone(), ledger: self.ledger.clone() };
+        replace(&self.path, &stored)
+            .map_err(|source| LedgerError::Write { path: self.path.display().to_string(), source })
+    }
+
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Ledger)) -> Result<(), LedgerError> {
         let mut ledger = self.ledger.clone();
         change(&mut ledger);

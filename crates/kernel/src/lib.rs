@@ -37,7 +37,7 @@ pub use ledger::LedgerError;
 pub use move_uplink::{FoundJournal, MoveError, read_journal, read_journals};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
-pub use observe::{ObserveError, Routes};
+pub use observe::{ForeignError, ObserveError, Routes};
 pub use watch::Watch;
 
 /// The kernel's side of the loop: observe, execute, observe again.
@@ -95,6 +95,15 @@ impl Kernel {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         self.ledger.get()
+    }
+
+    /// Writes the ledger as it is, to see that it can be written before something is begun that
+    /// has to.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn rewrite_ledger(&self) -> Result<(), LedgerError> {
+        self.ledger.rewrite()
     }
 
     /// Changes the ledger, on disk before in memory.

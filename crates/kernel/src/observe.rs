@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::Value;
+use vnet_plan::foreign::{Ruleset, RulesetError};
 use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed, may_be_shaped};
 
 use crate::netlink::NetlinkError;
@@ -25,6 +26,17 @@ pub enum ObserveError {
     /// A sysctl.
     #[error("cannot read the sysctl {IP_FORWARD}")]
     Sysctl(#[source] io::Error),
+}
+
+/// Why the rules of others cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ForeignError {
+    /// They cannot be listed.
+    #[error("cannot list the rules of others")]
+    Nft(#[from] NftError),
+    /// The listing cannot be read.
+    #[error("cannot read the rules of others")]
+    Ruleset(#[from] RulesetError),
 }
 
 /// Whether the routes are wanted: only choices of subnets look at them, and there can be many.
@@ -116,6 +128,20 @@ impl Kernel {
             listing: None,
         });
         Ok(())
+    }
+
+    /// The rules of others, if there are any that decide about packets to or through the host. A
+    /// look at the names of all chains is all that it costs where there are none.
+    ///
+    /// # Errors
+    /// nft fails, or prints something else.
+    pub async fn foreign_rules(&mut self) -> Result<Option<Ruleset>, ForeignError> {
+        let chains = self.nft.run(&Firewall::list_chains()).await?;
+        if !Ruleset::parse(&chains)?.decides() {
+            return Ok(None);
+        }
+        let rules = self.nft.run(&Firewall::list_everything()).await?;
+        Ok(Some(Ruleset::parse(&rules)?))
     }
 
     /// Does what makes the next request quicker: reads how nft prints our tables, for later

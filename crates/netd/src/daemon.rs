@@ -2,6 +2,7 @@
 
 mod bridged;
 mod explain;
+mod foreign;
 mod guard;
 mod managers;
 mod repair;
@@ -320,7 +321,10 @@ impl Daemon {
         if result.is_err() || run == Run::Dry {
             self.networks.remove(&name);
         }
-        result.map(|changed| Changed { notes, ..changed })
+        result.map(|mut changed| {
+            changed.notes.splice(0..0, notes);
+            changed
+        })
     }
 
     fn check_is_new(&self, name: &NetworkName) -> Result<(), ErrorBody> {
@@ -410,8 +414,9 @@ impl Daemon {
                 return Err(error);
             }
         };
+        let notes = self.notes_on_foreign_rules([name], &observed).await;
         let network = self.view(self.definition(name)?, &observed);
-        Ok(Changed { network: Some(network), ..changed })
+        Ok(Changed { network: Some(network), notes, ..changed })
     }
 
     async fn stop(
@@ -483,7 +488,11 @@ impl Daemon {
         let rest: BTreeSet<_> = self.up().into_iter().filter(|other| other != name).collect();
         match run {
             Run::Dry => self.plan_for(&rest, &observed),
-            Run::Real => Ok(self.switch(rest, observed).await?.0),
+            Run::Real => {
+                // Without it, the plan would fail on the way, and the bridge be made anew.
+                self.kernel.rewrite_ledger().map_err(|error| failed(&error))?;
+                Ok(self.switch(rest, observed).await?.0)
+            }
         }
     }
 

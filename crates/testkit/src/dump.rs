@@ -122,7 +122,13 @@ fn queues(ns: &Netns) -> Vec<String> {
         if kind == "ingress" {
             let filters = tc(&format!("filter show dev {link} ingress"));
             for filter in filters.as_array().into_iter().flatten() {
-                lines.push(format!("{link} filter {}", words(filter).join(" ")));
+                let mut filter = words(filter);
+                // The kernel numbers filters and actions, and counts who uses them.
+                filter.retain(|word| {
+                    let key = word.split('=').next().and_then(|key| key.rsplit('.').next());
+                    !["fh", "handle", "index", "ref", "bind"].contains(&key.unwrap_or_default())
+                });
+                lines.push(format!("{link} filter {}", filter.join(" ")));
             }
         }
     }

@@ -304,7 +304,7 @@ impl Netns {
     }
 
     /// Waits until `done` says so. It is asked at once, and again after every change of links,
-    /// addresses, routes or neighbours in the namespace.
+    /// addresses, routes, queues or neighbours in the namespace.
     ///
     /// # Panics
     /// `patience` is over; the message has `what`, and the interfaces as they are.
@@ -357,7 +357,10 @@ fn subscribe() -> io::Result<OwnedFd> {
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         SockProtocol::NetlinkRoute,
     )?;
-    let groups = libc::RTMGRP_LINK
+    /// `RTNLGRP_TC`: queues.
+    const TC: i32 = 1 << (4 - 1);
+    let groups = TC
+        | libc::RTMGRP_LINK
         | libc::RTMGRP_NEIGH
         | libc::RTMGRP_IPV4_IFADDR
         | libc::RTMGRP_IPV4_ROUTE

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 use vnet_api::model::{Network, State};
-use vnet_plan::foreign::{Certainty, Connection, Flow, Hook, Obstacle, Ruleset, obstacles};
+use vnet_plan::foreign::{Certainty, Flow, Needs, Obstacle, Ruleset, obstacles};
 use vnet_plan::{Observed, clashes, free_subnet};
 use vnet_types::Mode;
 
@@ -252,54 +252,9 @@ fn flows(facts: &Facts) -> Vec<Flow> {
     let uplink = facts.observed.as_ref().ok().and_then(uplink);
     let mut flows = Vec::new();
     let mut add = |bridge: &str, subnet: ipnet::Ipv4Net, mode: Mode, bound: Option<&str>| {
-        let uplink = bound.map(str::to_owned).or_else(|| uplink.clone());
-        let base = Flow {
-            name: format!("packets from {bridge} to the outside"),
-            bridge: bridge.to_owned(),
-            hook: Hook::Forward,
-            from: Some(bridge.to_owned()),
-            to: uplink.clone(),
-            source: Some(subnet),
-            destination: None,
-            connection: Connection::New,
-            service: Some(("tcp", 443)),
-        };
-        let back = Flow {
-            name: format!("answers from the outside to {bridge}"),
-            from: uplink,
-            to: Some(bridge.to_owned()),
-            source: None,
-            destination: Some(subnet),
-            connection: Connection::Established,
-            service: Some(("tcp", 40_000)),
-            ..base.clone()
-        };
-        if mode == Mode::Routed {
-            flows.push(Flow {
-                name: format!("packets from the outside to {bridge}"),
-                connection: Connection::New,
-                service: Some(("tcp", 443)),
-                ..back.clone()
-            });
-        }
-        if facts.bridge_netfilter == Some(true) {
-            flows.push(Flow {
-                name: format!("frames between guests on {bridge}"),
-                to: Some(bridge.to_owned()),
-                destination: Some(subnet),
-                ..base.clone()
-            });
-        }
-        flows.push(Flow {
-            name: format!("DNS requests on {bridge}"),
-            hook: Hook::Input,
-            to: None,
-            service: Some(("udp", 53)),
-            ..base.clone()
-        });
-        if mode != Mode::Hostonly {
-            flows.extend([base, back]);
-        }
+        let uplink = bound.or(uplink.as_deref());
+        let bridge_netfilter = facts.bridge_netfilter == Some(true);
+        flows.extend(Needs { bridge, subnet, mode, uplink, bridge_netfilter }.flows());
     };
     for network in facts.networks.iter().filter(is_up) {
         let definition = &network.definition;

@@ -33,6 +33,8 @@ impl Daemon {
                 self.unserved.insert(name.clone());
             }
         }
+        let up = self.up();
+        self.notes_on_foreign_rules(&up, &observed).await;
         Ok(())
     }
 
@@ -59,7 +61,12 @@ impl Daemon {
             .networks
             .values()
             .filter(|network| {
-                observed.ledger.wanted.get(&network.name).copied().unwrap_or(network.autostart)
+                // One that is up stays up: guests are on it, whatever is to be at the next boot.
+                let is_up = observed
+                    .started(network.bridge.as_str())
+                    .is_some_and(|started| started.name == network.name);
+                let wanted = observed.ledger.wanted.get(&network.name).copied();
+                wanted.unwrap_or(network.autostart || is_up)
             })
             .cloned()
             .collect();

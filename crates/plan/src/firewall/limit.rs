@@ -17,7 +17,7 @@ use super::chains::{iifname, set};
 use super::{FAMILY, TABLE, Zone};
 
 /// From a bridge to its limit.
-const LIMITS: &str = "limits";
+const LIMITS: &str = "rates";
 /// The least that the bucket holds beside a second's worth, in bytes: several of the largest
 /// packets that one piece of the kernel hands to another.
 const LEAST: u64 = 256 << 10;

@@ -164,6 +164,18 @@ impl Firewall {
         Transaction::new(removal().collect())
     }
 
+    /// The query for all chains of everybody, without what is in them.
+    #[must_use]
+    pub fn list_chains() -> Transaction {
+        Transaction(vec![serde_json::json!({ "list": { "chains": null } })])
+    }
+
+    /// The query for all that everybody has.
+    #[must_use]
+    pub fn list_everything() -> Transaction {
+        Transaction(vec![serde_json::json!({ "list": { "ruleset": null } })])
+    }
+
     /// The queries for all that the tables hold, one a table.
     #[must_use]
     pub fn list() -> [Transaction; 2] {

@@ -95,6 +95,12 @@ impl Ruleset {
         }
     }
 
+    /// Whether somebody else's chain decides about packets to or through the host.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        [Hook::Forward, Hook::Input].iter().any(|hook| self.base_chains(*hook).next().is_some())
+    }
+
     /// The base chains that IPv4 packets pass at `hook`.
     pub(super) fn base_chains(&self, hook: Hook) -> impl Iterator<Item = &Place> {
         let hook = match hook {

@@ -6,6 +6,7 @@
 //! told from the outside (an extension of iptables, a limit) counts neither as an accept nor as a
 //! drop; if an accept was among it, the drop that follows is only [`Certainty::Possible`].
 
+mod flows;
 mod listing;
 mod owner;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::fmt;
 
 use ipnet::Ipv4Net;
 
+pub use flows::Needs;
 pub use listing::{Ruleset, RulesetError};
 pub use owner::Owner;
 

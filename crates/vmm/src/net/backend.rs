@@ -124,6 +124,7 @@ pub fn attach(config: &NicConfig, number: u8, owner: Owner<'_>) -> Result<Attach
         nic: number,
         mac,
         queues: owner.queues,
+        limits: config.rates,
     };
     let failed = |source| NetError::Port { network: network.clone(), source };
     let (connection, port, taps) = PortConnection::open(&socket, &request).map_err(failed)?;

@@ -67,7 +67,7 @@ fn foreign_table(number: u32) -> String {
 }
 
 /// Runs `vnet` once, and says how long it took.
-fn vnet(lan: &Lan, root: &Path, line: &str) -> Result<Duration> {
+pub(crate) fn vnet(lan: &Lan, root: &Path, line: &str) -> Result<Duration> {
     let mut command = Command::new(binary("vnet"));
     command.arg("--root").arg(root).args(line.split(' '));
     // From within the namespace, so that the time of entering it does not count.

@@ -9,6 +9,7 @@
 
 mod boot;
 mod create;
+mod networks;
 mod rows;
 
 use anyhow::Result;
@@ -33,6 +34,12 @@ enum What {
         #[arg(long, value_name = "URI")]
         virsh: Option<String>,
     },
+    /// Many networks: one more beside 1, 10, 100 and 1,000; netd's memory; 1,000 forwards
+    Networks {
+        /// As many networks at most
+        #[arg(long, default_value_t = 1000)]
+        most: u32,
+    },
     /// Guests: from `vnet run` to the address
     Boot,
 }
@@ -47,6 +54,7 @@ fn main() -> Result<()> {
             }
             rows
         }
+        What::Networks { most } => networks::networks(arguments.runs, most)?,
         What::Boot => boot::boot(arguments.runs)?,
     };
     rows::print(&rows);
