@@ -9,6 +9,7 @@ mod check;
 mod crash;
 mod crash6;
 mod dhcp_clients;
+mod dhcp_definition;
 mod dhcp_life;
 mod edit;
 mod enslave;

@@ -59,8 +59,12 @@ fn pairs(network: &Network) -> Pairs {
             pairs.add("lease time", Cell::text(lasts));
             for reservation in &dhcp.reservations {
                 let name = reservation.hostname.as_ref().map(|name| format!(" ({name})"));
-                let (ip, mac) = (reservation.ip, reservation.mac);
-                let line = format!("{ip} for {mac}{}", name.unwrap_or_default());
+                let client = match (&reservation.mac, &reservation.client_id) {
+                    (Some(mac), _) => mac.to_string(),
+                    (None, Some(id)) => format!("client {id}"),
+                    (None, None) => "nobody".to_owned(),
+                };
+                let line = format!("{} for {client}{}", reservation.ip, name.unwrap_or_default());
                 pairs.add("reservation", Cell::text(line));
             }
         }

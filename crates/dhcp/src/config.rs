@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use vnet_types::{AddrRange, DnsName, MacAddr, Mode, NetworkDefinition, Reservation, Subnet};
+use vnet_types::{
+    AddrRange, DhcpOptions, DnsName, Firmware, MacAddr, Mode, NetworkDefinition, Reservation,
+    Subnet,
+};
+
+use crate::lease::ClientKey;
+use crate::message::Client;
 
 /// One network as its DHCP server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +23,8 @@ pub struct ServerConfig {
     pub subnet: Subnet,
     /// The addresses that are given to guests without a reservation.
     pub range: AddrRange,
+    /// Addresses in the range that are given to nobody.
+    pub excluded: Vec<AddrRange>,
     /// How long a lease lasts at most, in seconds.
     pub lease_seconds: u32,
     /// Guests that always get the same address.
@@ -37,6 +45,8 @@ pub struct ServerConfig {
     pub routes: Vec<Route>,
     /// What guests boot from, where they boot from the network.
     pub boot: Option<Boot>,
+    /// Options in place of those that follow from the above, or besides them.
+    pub options: DhcpOptions,
     /// For how many seconds a guest that can do without IPv4 is to do so (RFC 8925); it is
     /// told nothing of the kind where this is absent.
     pub ipv6_only_seconds: Option<u32>,
@@ -60,8 +70,8 @@ pub struct Route {
 pub struct Boot {
     /// The TFTP server.
     pub server: Ipv4Addr,
-    /// The file's path there.
-    pub file: String,
+    /// The file's path there, or for HTTP its URL, for each kind of firmware.
+    pub files: BTreeMap<Firmware, String>,
 }
 
 /// What makes two messages those of one client.
@@ -91,6 +101,7 @@ impl ServerConfig {
             server_mac,
             subnet: network.subnet,
             range: dhcp.range,
+            excluded: dhcp.exclude.iter().map(|excluded| excluded.range()).collect(),
             lease_seconds: dhcp.lease_seconds,
             reservations: dhcp.reservations.clone(),
             routers,
@@ -100,12 +111,17 @@ impl ServerConfig {
             mtu: u16::try_from(network.mtu()).unwrap_or(u16::MAX),
             ntp_servers: Vec::new(),
             routes: Vec::new(),
-            boot: None,
-            ipv6_only_seconds: None,
+            boot: dhcp.boot.as_ref().map(|boot| Boot {
+                server: boot.server.unwrap_or(gateway),
+                files: boot.files.clone(),
+            }),
+            options: dhcp.options.clone(),
+            ipv6_only_seconds: dhcp.ipv6_only_seconds,
             // Anybody may send anybody's identifier, and so take over its lease. The MAC address
             // is what a guarded port is held to.
             identity: if network.anti_spoofing { Identity::Hardware } else { Identity::ClientId },
-            rapid_commit: true,
+            // An address that is to be probed is not given in two messages.
+            rapid_commit: !probes(network),
         })
     }
 
@@ -123,8 +139,8 @@ impl ServerConfig {
 /// The reservations of a network, found by card, by address and by name.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
-    by_mac: BTreeMap<MacAddr, Reservation>,
-    by_ip: BTreeMap<Ipv4Addr, MacAddr>,
+    by_client: BTreeMap<ClientKey, Reservation>,
+    by_ip: BTreeMap<Ipv4Addr, ClientKey>,
     names: BTreeSet<DnsName>,
 }
 
@@ -133,26 +149,34 @@ impl Reservations {
     pub(crate) fn new(config: &ServerConfig) -> Self {
         let mut all = Self::default();
         for reservation in &config.reservations {
-            let Reservation { mac, ip, hostname } = reservation;
+            let Reservation { mac, client_id, ip, hostname, .. } = reservation;
+            let client = match (mac, client_id) {
+                (Some(mac), _) => ClientKey::Mac(*mac),
+                (None, Some(id)) => ClientKey::Id(id.as_bytes().into()),
+                (None, None) => continue,
+            };
             if !config.is_guest_address(*ip)
-                || all.by_mac.contains_key(mac)
+                || all.by_client.contains_key(&client)
                 || all.by_ip.contains_key(ip)
             {
                 continue;
             }
-            all.by_mac.insert(*mac, reservation.clone());
-            all.by_ip.insert(*ip, *mac);
+            all.by_client.insert(client.clone(), reservation.clone());
+            all.by_ip.insert(*ip, client);
             all.names.extend(hostname.clone());
         }
         all
     }
 
-    pub(crate) fn of_mac(&self, mac: MacAddr) -> Option<&Reservation> {
-        self.by_mac.get(&mac)
+    /// The reservation of `client`: that of its identifier is the more exact one.
+    pub(crate) fn of(&self, client: &Client) -> Option<&Reservation> {
+        let by_mac = || self.by_client.get(&ClientKey::Mac(client.mac));
+        self.by_client.get(&client.key).or_else(by_mac)
     }
 
-    pub(crate) fn holder_of(&self, ip: Ipv4Addr) -> Option<MacAddr> {
-        self.by_ip.get(&ip).copied()
+    /// For whom `ip` is kept.
+    pub(crate) fn holder_of(&self, ip: Ipv4Addr) -> Option<&ClientKey> {
+        self.by_ip.get(&ip)
     }
 
     pub(crate) fn has_name(&self, name: &DnsName) -> bool {
@@ -162,4 +186,18 @@ impl Reservations {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.by_ip.keys().copied()
     }
+}
+
+impl ClientKey {
+    /// Whether this is `client`, by its identifier or by its card.
+    pub(crate) fn is(&self, client: &Client) -> bool {
+        *self == client.key || *self == Self::Mac(client.mac)
+    }
+}
+
+/// Whether an address of `network` is given only once nobody has answered for it. Where ports are
+/// guarded nobody can have an address that was not given.
+#[must_use]
+pub fn probes(network: &NetworkDefinition) -> bool {
+    network.dhcp.as_ref().is_some_and(|dhcp| dhcp.probe) && !network.anti_spoofing
 }

@@ -69,6 +69,30 @@ impl<A: Address> Intervals<A> {
         true
     }
 
+    /// Takes every address from `first` to `last` out, both included.
+    pub(crate) fn remove_all(&mut self, first: A, last: A) {
+        let touched: Vec<_> = self
+            .runs
+            .range(..=last)
+            .rev()
+            .map(|(&from, &to)| (from, to))
+            .take_while(|&(_, to)| to >= first)
+            .collect();
+        for (from, to) in touched {
+            self.runs.remove(&from);
+            if let Some(before) = first.previous()
+                && from < first
+            {
+                self.runs.insert(from, before);
+            }
+            if let Some(after) = last.next()
+                && to > last
+            {
+                self.runs.insert(after, to);
+            }
+        }
+    }
+
     /// Puts `ip` in.
     pub(crate) fn insert(&mut self, ip: A) {
         let before = self.runs.range(..=ip).next_back().map(|(&first, &last)| (first, last));
@@ -108,7 +132,11 @@ mod tests {
             let mut runs = Intervals::full(at(0), at(15));
             let mut plain: BTreeSet<_> = (0..16).map(at).collect();
             for (insert, offset) in steps {
-                if insert {
+                if offset % 7 == 0 && !insert {
+                    let last = at(offset + 3);
+                    runs.remove_all(at(offset), last);
+                    plain.retain(|ip| !(at(offset)..=last).contains(ip));
+                } else if insert {
                     runs.insert(at(offset));
                     plain.insert(at(offset));
                 } else {

@@ -20,6 +20,7 @@
 //! Nothing here scans the pool: each message costs a few map operations, whatever the number
 //! of leases. What a client can make the server remember is bounded by the number of addresses.
 
+pub mod arp;
 mod config;
 mod event;
 pub mod frame;
@@ -38,7 +39,7 @@ mod reply;
 mod server;
 pub mod v6;
 
-pub use config::{Boot, Identity, Route, ServerConfig};
+pub use config::{Boot, Identity, Route, ServerConfig, probes};
 pub use event::{Choice, Decision, Event, NakReason, Silence};
 pub use journal::Record;
 pub use lease::{ClientKey, ClientKeyError, Lease, LeaseState};

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use dhcproto::v4::borrowed::{DhcpOptionIterator, Message};
 use dhcproto::v4::{HType, MAGIC, MessageType, Opcode, OptionCode};
 use serde::Serialize;
-use vnet_types::{DnsName, MacAddr};
+use vnet_types::{DnsName, Firmware, MacAddr};
 
 use crate::config::Identity;
 use crate::hostname;
@@ -103,6 +103,8 @@ pub(crate) struct ClientMessage {
     /// Option 82 as sent, to be given back (RFC 3046 §2.2).
     pub(crate) relay_info: Option<Vec<u8>>,
     pub(crate) rapid_commit: bool,
+    /// What the client is, if it boots from the network.
+    pub(crate) firmware: Option<Firmware>,
 }
 
 /// The options that matter here, each put together from its parts.
@@ -120,6 +122,9 @@ struct Options {
     fqdn: Option<Vec<u8>>,
     relay_info: Option<Vec<u8>>,
     rapid_commit: Option<Vec<u8>>,
+    vendor_class: Option<Vec<u8>>,
+    user_class: Option<Vec<u8>>,
+    architecture: Option<Vec<u8>>,
 }
 
 impl Options {
@@ -140,6 +145,9 @@ impl Options {
                 OptionCode::ClientFQDN => &mut self.fqdn,
                 OptionCode::RelayAgentInformation => &mut self.relay_info,
                 OptionCode::RapidCommit => &mut self.rapid_commit,
+                OptionCode::ClassIdentifier => &mut self.vendor_class,
+                OptionCode::UserClass => &mut self.user_class,
+                OptionCode::ClientSystemArchitecture => &mut self.architecture,
                 _ => continue,
             };
             // RFC 3396 §7: the parts of an option are one, wherever they stand.
@@ -160,6 +168,28 @@ impl Options {
             }
         }
         options
+    }
+}
+
+impl Options {
+    /// What a client is that boots from the network, and says so.
+    fn firmware(&self) -> Option<Firmware> {
+        let contains = |option: &Option<Vec<u8>>, text: &[u8]| {
+            option.as_ref().is_some_and(|bytes| bytes.windows(text.len()).any(|part| part == text))
+        };
+        if contains(&self.user_class, b"iPXE") {
+            return Some(Firmware::Ipxe);
+        }
+        // RFC 4578 §2.1: one or more types; the first is the machine's own.
+        let first = self.architecture.as_deref().and_then(|bytes| bytes.first_chunk::<2>());
+        let known = first.and_then(|kind| Firmware::of_architecture(u16::from_be_bytes(*kind)));
+        match known {
+            Some(firmware) => Some(firmware),
+            // An unknown machine that boots over HTTP has no use for a TFTP path.
+            None if contains(&self.vendor_class, b"HTTPClient") => None,
+            None if contains(&self.vendor_class, b"PXEClient") => Some(Firmware::Default),
+            None => None,
+        }
     }
 }
 
@@ -224,6 +254,7 @@ impl ClientMessage {
             }
             _ => ClientKey::Mac(mac),
         };
+        let firmware = options.firmware();
         Ok(Self {
             kind,
             xid: header.xid(),
@@ -241,6 +272,7 @@ impl ClientMessage {
             parameters: options.parameters,
             relay_info: options.relay_info,
             rapid_commit: options.rapid_commit.is_some(),
+            firmware,
         })
     }
 

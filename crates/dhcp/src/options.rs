@@ -1,6 +1,8 @@
 //! The options that are the same for every client of a network, encoded once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use dhcproto::v4::{DhcpOption, EncodeResult, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Name};
@@ -12,6 +14,7 @@ use crate::config::ServerConfig;
 pub(crate) const UNASKED: [u8; 6] = [1, 28, 3, 6, 15, 26];
 
 const IPV6_ONLY_PREFERRED: u8 = 108;
+const CLASSLESS_ROUTES: u8 = 121;
 
 /// Encoded options, code and length included, by code.
 #[derive(Debug, Default)]
@@ -45,18 +48,19 @@ impl OptionTable {
             table.add(&DhcpOption::DomainSearch(search))?;
         }
         table.add_routes(config)?;
-        if let Some(boot) = &config.boot {
-            table.add(&DhcpOption::TFTPServerName(boot.server.to_string().into_bytes()))?;
-            table.add(&DhcpOption::TFTPServerAddress(boot.server))?;
-            if !boot.file.is_empty() {
-                table.add(&DhcpOption::BootfileName(boot.file.clone().into_bytes()))?;
-            }
-        }
         if let Some(seconds) = config.ipv6_only_seconds {
             // The library has it as 106; RFC 8925 §3.1 says 108.
             let value = seconds.to_be_bytes().to_vec();
             let option = UnknownOption::new(OptionCode::from(IPV6_ONLY_PREFERRED), value);
             table.add(&DhcpOption::Unknown(option))?;
+        }
+        for (code, value) in config.options.iter() {
+            let value = with_default_route(code, value, config.routers.first().copied());
+            table.0.remove(&code);
+            // Without a value it is not to be sent.
+            if !value.is_empty() {
+                table.0.insert(code, parts(code, &value));
+            }
         }
         Ok(table)
     }
@@ -84,4 +88,33 @@ impl OptionTable {
         }
         self.add(&DhcpOption::ClasslessStaticRoute(routes))
     }
+}
+
+/// An option's bytes: as many options as it takes (RFC 3396 §5).
+fn parts(code: u8, value: &[u8]) -> Vec<u8> {
+    let part = |part: &[u8]| {
+        let length = u8::try_from(part.len()).unwrap_or(u8::MAX);
+        [&[code, length], part].concat()
+    };
+    value.chunks(255).flat_map(part).collect()
+}
+
+/// The routes of option 121 with a default one, which clients that take them look for there and
+/// not in option 3 (RFC 3442, "DHCP Client Behavior"). Other options are as they are.
+pub(crate) fn with_default_route(
+    code: u8,
+    value: &[u8],
+    router: Option<Ipv4Addr>,
+) -> Cow<'_, [u8]> {
+    let Some(router) = router.filter(|_| code == CLASSLESS_ROUTES && !value.is_empty()) else {
+        return Cow::Borrowed(value);
+    };
+    let mut rest = value;
+    while let [bits, tail @ ..] = rest {
+        if *bits == 0 {
+            return Cow::Borrowed(value);
+        }
+        rest = tail.get(usize::from(*bits).div_ceil(8) + 4..).unwrap_or_default();
+    }
+    Cow::Owned([value, &[0], &router.octets()].concat())
 }

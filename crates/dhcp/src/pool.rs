@@ -46,8 +46,8 @@ const MAX_QUARANTINED: u64 = 1024;
 pub(crate) struct Pool {
     /// Where addresses without a reservation come from; None if nothing is left of the range.
     range: Option<AddrRange>,
-    /// Addresses in the range that are the host's.
-    excluded: Vec<Ipv4Addr>,
+    /// Addresses in the range that are nobody's: the host's own, and those kept back.
+    excluded: Vec<AddrRange>,
     reservations: Reservations,
     leases: Leases,
     offers: Offers,
@@ -106,13 +106,18 @@ impl Pool {
         let (first, last) =
             (config.range.first().max(lowest), config.range.last().min(guests.last()));
         self.range = AddrRange::new(first, last).ok();
-        self.excluded = [&[config.server][..], &config.routers].concat();
+        let hosts = [&[config.server][..], &config.routers].concat();
+        let hosts = hosts.into_iter().filter_map(|ip| AddrRange::new(ip, ip).ok());
+        self.excluded = hosts.chain(config.excluded.iter().copied()).collect();
         self.reservations = Reservations::new(config);
         self.offers = Offers::default();
         self.idle.clear();
         self.quarantined.clear();
         self.fresh = Intervals::full(first, last);
-        for ip in self.excluded.iter().copied().chain(self.reservations.addresses()) {
+        for range in &self.excluded {
+            self.fresh.remove_all(range.first(), range.last());
+        }
+        for ip in self.reservations.addresses() {
             self.fresh.remove(ip);
         }
         let known: Vec<_> = self.leases.iter().map(|lease| lease.ip).collect();
@@ -150,7 +155,7 @@ impl Pool {
         requested: Option<Ipv4Addr>,
         now: Now,
     ) -> Result<(Ipv4Addr, Choice), Silence> {
-        let reserved = self.reservations.of_mac(client.mac).map(|reservation| reservation.ip);
+        let reserved = self.reservations.of(client).map(|reservation| reservation.ip);
         let previous = self.leases.of_client(&client.key).map(|lease| {
             let live = lease.is_live(now.unix);
             (lease.ip, if live { Choice::Current } else { Choice::Previous })
@@ -184,7 +189,7 @@ impl Pool {
         now: Now,
     ) -> Result<Choice, NakReason> {
         // A guest whose reservation was made while it ran moves when it renews.
-        let reserved = self.reservations.of_mac(client.mac).map(|reservation| reservation.ip);
+        let reserved = self.reservations.of(client).map(|reservation| reservation.ip);
         if let Some(reserved) = reserved.filter(|&reserved| reserved != ip)
             && self.can_have(client, reserved, now)
         {
@@ -259,9 +264,15 @@ impl Pool {
         let lease = self.live_lease(client, ip, now)?;
         let lease =
             Lease { state: LeaseState::Declined, expires: until, hostname: None, ..lease.clone() };
-        let mut records = Vec::with_capacity(1);
         let size = self.range.map_or(0, AddrRange::size);
         let most = (size / 8).clamp(MIN_QUARANTINED, MAX_QUARANTINED);
+        Some((self.quarantine(lease, most, now), until))
+    }
+
+    /// Notes a declined address, in the place of the one that has rested for longest if there are
+    /// `most` already.
+    fn quarantine(&mut self, lease: Lease, most: u64, now: Now) -> Vec<Record> {
+        let mut records = Vec::with_capacity(1);
         if self.quarantined.len() as u64 >= most
             && let Some(&(_, oldest)) = self.quarantined.first()
             && let Some(rested) = self.leases.get(oldest)
@@ -271,7 +282,27 @@ impl Pool {
             records.push(self.put(rested));
         }
         records.push(self.put(lease));
-        Some((records, until))
+        records
+    }
+
+    /// Puts `ip`, which somebody else was found to use before `client` had it, where nobody gets
+    /// it for a while (RFC 2131 §2.2), as [`Pool::decline`] does. None if somebody has a lease of
+    /// it, who then is the one that was found.
+    pub(crate) fn conflict(
+        &mut self,
+        client: &Client,
+        ip: Ipv4Addr,
+        now: Now,
+    ) -> Option<(Vec<Record>, u64)> {
+        if !self.is_dynamic(ip) || self.leases.get(ip).is_some_and(|l| l.holds_address(now.unix)) {
+            return None;
+        }
+        self.end_offer(ip);
+        let (expires, state) = (now.unix.saturating_add(QUARANTINE), LeaseState::Declined);
+        let Client { key, mac } = client.clone();
+        let lease = Lease { ip, client: key, mac, hostname: None, state, expires };
+        // That somebody answers is no mere word of the client's: all of a small range may rest.
+        Some((self.quarantine(lease, MAX_QUARANTINED, now), expires))
     }
 
     /// Whether `client` may be called `name` while it has `ip`: the first to take a name keeps
@@ -286,7 +317,7 @@ impl Pool {
         let holder = self.leases.of_name(name);
         let taken =
             holder.is_some_and(|l| l.is_live(now.unix) && l.ip != ip && l.client != client.key);
-        let reserved = self.reservations.of_mac(client.mac).and_then(|own| own.hostname.as_ref());
+        let reserved = self.reservations.of(client).and_then(|own| own.hostname.as_ref());
         !taken && (reserved == Some(name) || !self.reservations.has_name(name))
     }
 
@@ -297,7 +328,7 @@ impl Pool {
     /// Whether the address is one that clients without a reservation get.
     fn is_dynamic(&self, ip: Ipv4Addr) -> bool {
         self.range.is_some_and(|range| range.contains(ip))
-            && !self.excluded.contains(&ip)
+            && !self.excluded.iter().any(|range| range.contains(ip))
             && self.reservations.holder_of(ip).is_none()
     }
 
@@ -307,7 +338,7 @@ impl Pool {
 
     fn availability(&self, ip: Ipv4Addr, client: &Client, now: Now) -> Availability {
         let reserved = match self.reservations.holder_of(ip) {
-            Some(mac) if mac != client.mac => {
+            Some(holder) if !holder.is(client) => {
                 return Availability::No(NakReason::ReservedForOther);
             }
             Some(_) => true,

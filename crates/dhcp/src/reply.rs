@@ -8,12 +8,12 @@ use dhcproto::v4::{
     encode_long_opt_bytes,
 };
 use dhcproto::{Encodable, Encoder};
-use vnet_types::DnsName;
+use vnet_types::{DhcpOptions, DnsName, Firmware};
 
-use crate::config::ServerConfig;
+use crate::config::{Boot, ServerConfig};
 use crate::frame::IP_OVERHEAD;
 use crate::message::{ClientMessage, Fqdn};
-use crate::options::{OptionTable, UNASKED};
+use crate::options::{OptionTable, UNASKED, with_default_route};
 
 /// Bytes in the smallest message: clients that know BOOTP drop shorter ones (RFC 1542 §2.1).
 const MIN_MESSAGE: usize = 300;
@@ -24,6 +24,9 @@ const MIN_LIMIT: u16 = 576;
 const SUBNET_MASK: u8 = 1;
 const ROUTER: u8 = 3;
 const HOST_NAME: u8 = 12;
+const TFTP_SERVER_NAME: u8 = 66;
+const BOOT_FILE: u8 = 67;
+const TFTP_SERVERS: u8 = 150;
 
 /// Flags of option 81 (RFC 4702 §2.1).
 mod fqdn {
@@ -41,9 +44,9 @@ mod fqdn {
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
     /// An OFFER.
-    Offer(Grant<'a>),
+    Offer(Grant),
     /// An ACK; the flag says that it answers a DISCOVER (RFC 4039).
-    Ack(Grant<'a>, bool),
+    Ack(Grant, bool),
     /// The ACK of an INFORM.
     Inform,
     /// A NAK, and why.
@@ -51,11 +54,29 @@ pub(crate) enum Reply<'a> {
 }
 
 /// What a client is given.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grant<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
     pub(crate) ip: Ipv4Addr,
     pub(crate) seconds: u32,
-    pub(crate) hostname: Option<&'a DnsName>,
+    pub(crate) hostname: Option<DnsName>,
+}
+
+/// What is one client's alone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Own<'a> {
+    hostname: Option<&'a DnsName>,
+    /// Those of its reservation.
+    options: Option<&'a DhcpOptions>,
+    boot: Option<BootFrom<'a>>,
+}
+
+/// What a client boots from.
+#[derive(Debug, Clone, Copy)]
+enum BootFrom<'a> {
+    /// A path on a TFTP server.
+    Tftp(Ipv4Addr, &'a str),
+    /// A URL.
+    Http(&'a str),
 }
 
 /// Encodes replies for one network.
@@ -67,6 +88,8 @@ pub(crate) struct Replier {
     server: Ipv4Addr,
     domain: Option<DnsName>,
     mtu: u16,
+    router: Option<Ipv4Addr>,
+    boot: Option<Boot>,
     payload: Vec<u8>,
 }
 
@@ -79,19 +102,14 @@ impl Replier {
         // Draws a random transaction number, which each reply replaces by its client's.
         let mut blank = Message::default();
         blank.set_opcode(Opcode::BootReply);
-        if let Some(boot) = &config.boot {
-            blank.set_siaddr(boot.server);
-            // With room for the NUL; a longer path goes into option 67 alone.
-            if boot.file.len() < 128 {
-                blank.set_fname(boot.file.as_bytes());
-            }
-        }
         Ok(Self {
             blank,
             table: OptionTable::new(config)?,
             server: config.server,
             domain: config.domain.clone(),
             mtu: config.mtu,
+            router: config.routers.first().copied(),
+            boot: config.boot.clone(),
             payload: Vec::with_capacity(usize::from(MIN_LIMIT)),
         })
     }
@@ -100,7 +118,12 @@ impl Replier {
     ///
     /// # Errors
     /// A value that no option can carry.
-    pub(crate) fn encode(&mut self, to: &ClientMessage, reply: &Reply<'_>) -> EncodeResult<&[u8]> {
+    pub(crate) fn encode(
+        &mut self,
+        to: &ClientMessage,
+        options: Option<&DhcpOptions>,
+        reply: &Reply<'_>,
+    ) -> EncodeResult<&[u8]> {
         let limit = to.max_size.unwrap_or(MIN_LIMIT).clamp(MIN_LIMIT, self.mtu.max(MIN_LIMIT));
         let mut payload = std::mem::take(&mut self.payload);
         payload.clear();
@@ -109,7 +132,12 @@ impl Replier {
             limit: usize::from(limit) - IP_OVERHEAD,
             written: [false; 256],
         };
-        let result = self.write(&mut writer, to, reply);
+        let hostname = match reply {
+            Reply::Offer(grant) | Reply::Ack(grant, _) => grant.hostname.as_ref(),
+            Reply::Inform | Reply::Nak(_) => None,
+        };
+        let own = Own { hostname, options, boot: self.boots_from(to) };
+        let result = self.write(&mut writer, to, own, reply);
         self.payload = payload;
         result.map(|()| self.payload.as_slice())
     }
@@ -118,9 +146,10 @@ impl Replier {
         &self,
         writer: &mut Writer<'_>,
         to: &ClientMessage,
+        own: Own<'_>,
         reply: &Reply<'_>,
     ) -> EncodeResult<()> {
-        self.header(to, reply).encode(&mut writer.out)?;
+        self.header(to, own, reply).encode(&mut writer.out)?;
         // What comes last must fit whatever else does: options 61 and 82, and the end.
         let echoed = |option: &Option<Vec<u8>>| option.as_ref().map_or(0, |bytes| bytes.len() + 2);
         writer.limit -= echoed(&to.client_id) + echoed(&to.relay_info) + 1;
@@ -133,16 +162,16 @@ impl Replier {
         writer.option(&DhcpOption::MessageType(kind))?;
         writer.option(&DhcpOption::ServerIdentifier(self.server))?;
         match reply {
-            Reply::Offer(grant) => self.grant(writer, to, grant)?,
+            Reply::Offer(grant) => self.grant(writer, to, own, grant.seconds)?,
             Reply::Ack(grant, rapid) => {
                 if *rapid {
                     // RFC 4039 §3.1
                     writer.option(&DhcpOption::RapidCommit)?;
                 }
-                self.grant(writer, to, grant)?;
+                self.grant(writer, to, own, grant.seconds)?;
             }
             // RFC 2131 §4.3.5: neither lease times nor an address.
-            Reply::Inform => self.parameters(writer, to, None)?,
+            Reply::Inform => self.parameters(writer, to, own)?,
             // RFC 2131 §4.3.1, table 3: nothing but the reason.
             Reply::Nak(text) => writer.option(&DhcpOption::Message((*text).to_owned()))?,
         }
@@ -161,8 +190,15 @@ impl Replier {
     }
 
     /// The fixed fields, as RFC 2131 §4.3.1, table 3 has them.
-    fn header(&self, to: &ClientMessage, reply: &Reply<'_>) -> Message {
+    fn header(&self, to: &ClientMessage, own: Own<'_>, reply: &Reply<'_>) -> Message {
         let mut message = self.blank.clone();
+        if let Some(BootFrom::Tftp(server, file)) = own.boot {
+            message.set_siaddr(server);
+            // With room for the NUL; a longer path goes into option 67 alone.
+            if file.len() < 128 {
+                message.set_fname(file.as_bytes());
+            }
+        }
         let mut flags =
             if to.broadcast { Flags::default().set_broadcast() } else { Flags::default() };
         match reply {
@@ -196,17 +232,18 @@ impl Replier {
         &self,
         writer: &mut Writer<'_>,
         to: &ClientMessage,
-        grant: &Grant<'_>,
+        own: Own<'_>,
+        seconds: u32,
     ) -> EncodeResult<()> {
-        writer.option(&DhcpOption::AddressLeaseTime(grant.seconds))?;
+        writer.option(&DhcpOption::AddressLeaseTime(seconds))?;
         // RFC 2131 §4.4.5: a half, and seven eighths. For ever is for ever (RFC 2131 §3.3).
-        let (half, most) = match grant.seconds {
+        let (half, most) = match seconds {
             u32::MAX => (u32::MAX, u32::MAX),
             seconds => (seconds / 2, seconds - seconds / 8),
         };
         writer.option(&DhcpOption::Renewal(half))?;
         writer.option(&DhcpOption::Rebinding(most))?;
-        self.parameters(writer, to, grant.hostname)
+        self.parameters(writer, to, own)
     }
 
     /// The options that the client asked for, in its order (RFC 2132 §9.8). What no longer fits
@@ -215,41 +252,68 @@ impl Replier {
         &self,
         writer: &mut Writer<'_>,
         to: &ClientMessage,
-        hostname: Option<&DnsName>,
+        own: Own<'_>,
     ) -> EncodeResult<()> {
+        if let Some(BootFrom::Http(url)) = own.boot {
+            // UEFI 2.10 §24.7.3: both, asked for or not, or the firmware takes no notice.
+            writer.raw(OptionCode::ClassIdentifier, b"HTTPClient")?;
+            writer.raw(OptionCode::BootfileName, url.as_bytes())?;
+        }
         let wanted = to.parameters.as_deref().unwrap_or(&UNASKED);
         // An address is of no use without its mask, asked for or not.
         if !wanted.contains(&SUBNET_MASK) {
-            self.parameter(writer, SUBNET_MASK, hostname)?;
+            self.parameter(writer, SUBNET_MASK, own)?;
         }
         for &code in wanted {
             if code == ROUTER {
                 // RFC 2132 §3.3: the mask comes before the routers.
-                self.parameter(writer, SUBNET_MASK, hostname)?;
+                self.parameter(writer, SUBNET_MASK, own)?;
             }
-            self.parameter(writer, code, hostname)?;
+            self.parameter(writer, code, own)?;
         }
         // RFC 4702 §4: one who sends a name learns what became of it.
-        if let (Some(asked), Some(name)) = (to.fqdn, hostname) {
+        if let (Some(asked), Some(name)) = (to.fqdn, own.hostname) {
             writer.raw(OptionCode::ClientFQDN, &self.fqdn(asked, name))?;
         }
         Ok(())
     }
 
-    fn parameter(
-        &self,
-        writer: &mut Writer<'_>,
-        code: u8,
-        hostname: Option<&DnsName>,
-    ) -> EncodeResult<()> {
+    fn parameter(&self, writer: &mut Writer<'_>, code: u8, own: Own<'_>) -> EncodeResult<()> {
         if code == HOST_NAME
-            && let Some(name) = hostname
+            && let Some(name) = own.hostname
         {
             return writer.raw(OptionCode::Hostname, name.as_str().as_bytes());
         }
-        match self.table.get(code) {
-            Some(encoded) => writer.encoded(code, encoded),
-            None => Ok(()),
+        if let Some(value) = own.options.and_then(|options| options.get(code)) {
+            let value = with_default_route(code, value, self.router);
+            return if value.is_empty() { Ok(()) } else { writer.raw(code.into(), &value) };
+        }
+        match (self.table.get(code), own.boot) {
+            (Some(encoded), _) => writer.encoded(code, encoded),
+            (None, Some(BootFrom::Tftp(server, file))) => match code {
+                TFTP_SERVER_NAME => writer.raw(code.into(), server.to_string().as_bytes()),
+                TFTP_SERVERS => writer.raw(code.into(), &server.octets()),
+                BOOT_FILE if !file.is_empty() => writer.raw(code.into(), file.as_bytes()),
+                _ => Ok(()),
+            },
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// What a client boots from. One that does not say that it boots may be an old boot ROM: it
+    /// gets what is for all.
+    fn boots_from(&self, to: &ClientMessage) -> Option<BootFrom<'_>> {
+        let boot = self.boot.as_ref()?;
+        let firmware = to.firmware.unwrap_or(Firmware::Default);
+        let over_http =
+            matches!(firmware, Firmware::HttpEfi32 | Firmware::HttpEfi64 | Firmware::HttpArm64);
+        match boot.files.get(&firmware) {
+            Some(url) if over_http => Some(BootFrom::Http(url)),
+            None if over_http => None,
+            file => {
+                let file = file.or_else(|| boot.files.get(&Firmware::Default));
+                Some(BootFrom::Tftp(boot.server, file.map_or("", String::as_str)))
+            }
         }
     }
 

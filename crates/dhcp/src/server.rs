@@ -127,6 +127,16 @@ impl Server {
         self.pool.leases().iter()
     }
 
+    /// Notes that somebody answers for `ip`, which was offered in answer to the message in
+    /// `received`: nobody gets it for a while. The message may be handled again then, and is
+    /// answered with another address. The records are as those of [`Outcome::persist`]; there are
+    /// none if the message is no client's, or a client has the address.
+    pub fn conflict(&mut self, now: Now, received: &Received<'_>, ip: Ipv4Addr) -> Vec<Record> {
+        let message = ClientMessage::decode(received.payload, self.config.identity).ok();
+        let noted = message.and_then(|message| self.pool.conflict(&message.client, ip, now));
+        noted.map(|(records, _)| records).unwrap_or_default()
+    }
+
     /// Answers one message. `frame` is emptied, and holds the Ethernet frame of the reply
     /// afterwards if there is one.
     ///
@@ -195,7 +205,7 @@ impl Server {
         }
         self.pool.offer(&message.client, ip, now);
         let (hostname, name_refused) = self.hostname(message, ip, now);
-        let grant = Grant { ip, seconds: self.seconds(message), hostname: hostname.as_ref() };
+        let grant = Grant { ip, seconds: self.seconds(message), hostname };
         match self.send(exchange, &Reply::Offer(grant)) {
             Ok(()) => Verdict {
                 decision: Decision::Offered { ip, why },
@@ -237,7 +247,7 @@ impl Server {
     fn init_reboot(&mut self, exchange: &mut Exchange<'_>, ip: Ipv4Addr) -> Verdict {
         let client = &exchange.message.client;
         let known = self.pool.leases().of_client(&client.key).map(|lease| lease.ip);
-        let reserved = self.pool.reservations().of_mac(client.mac).is_some();
+        let reserved = self.pool.reservations().of(client).is_some();
         match self.entitlement(exchange, ip) {
             // RFC 2131 §4.3.2: a wrong network is refused whether the client is known or not.
             Err(NakReason::WrongNetwork) => self.nak(exchange, ip, NakReason::WrongNetwork),
@@ -352,7 +362,7 @@ impl Server {
         };
         let (hostname, name_refused) = self.hostname(message, ip, now);
         // Encoded before the lease is changed, so that a failure leaves it as it was.
-        let grant = Grant { ip, seconds, hostname: hostname.as_ref() };
+        let grant = Grant { ip, seconds, hostname: hostname.clone() };
         if let Err(why) = self.send(exchange, &Reply::Ack(grant, rapid)) {
             return why.into();
         }
@@ -380,8 +390,10 @@ impl Server {
         let to = self.destination(exchange, reply);
         let from =
             Endpoint { mac: self.config.server_mac, ip: self.config.server, port: SERVER_PORT };
+        let own = self.pool.reservations().of(&exchange.message.client);
+        let own = own.map(|reservation| &reservation.options);
         let payload =
-            self.replier.encode(exchange.message, reply).map_err(|_| Silence::Unencodable)?;
+            self.replier.encode(exchange.message, own, reply).map_err(|_| Silence::Unencodable)?;
         frame::build(exchange.frame, from, to, payload);
         Ok(())
     }
@@ -427,7 +439,7 @@ impl Server {
         now: Now,
     ) -> (Option<DnsName>, Option<DnsName>) {
         let client = &message.client;
-        let reserved = self.pool.reservations().of_mac(client.mac);
+        let reserved = self.pool.reservations().of(client);
         let reserved = reserved.and_then(|reservation| reservation.hostname.as_ref());
         // A client need not repeat its name when it renews.
         let before = self.pool.leases().of_client(&client.key).and_then(|l| l.hostname.as_ref());

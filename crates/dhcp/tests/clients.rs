@@ -142,7 +142,7 @@ fn a_reservation_made_while_its_guest_runs_takes_effect_when_it_renews() {
 fn a_reserved_address_that_another_guest_still_has_waits() {
     let mut net = Net::new();
     let held = net.dora(&discover(2));
-    let reserved = vnet_types::Reservation { mac: mac(1), ip: held, hostname: None };
+    let reserved = vnet_types::Reservation::new(mac(1), held);
     net.server.reconfigure(ServerConfig { reservations: vec![reserved], ..config() }).unwrap();
     let meanwhile = net.dora(&discover(1));
     assert_ne!(meanwhile, held);

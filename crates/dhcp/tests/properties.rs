@@ -114,7 +114,7 @@ fn check(net: &mut Net, says: &Says, promises: &mut Promises) -> Result<Answer, 
             prop_assert_eq!(answer.acked(), ip);
             let reserved = net.server.config().reservations.iter().find(|r| r.ip == ip);
             match reserved {
-                Some(reservation) => prop_assert_eq!(reservation.mac, says.mac),
+                Some(reservation) => prop_assert_eq!(reservation.mac, Some(says.mac)),
                 None => {
                     prop_assert!(net.server.config().range.contains(ip));
                     // A reserved address passes between the identifiers of its card.

@@ -150,7 +150,10 @@ fn routes_time_servers_boot_files_and_ipv6_only_are_given_where_configured() {
     let mut net = Net::with(ServerConfig {
         routes: vec![Route { destination: "10.7.0.0/16".parse().unwrap(), router: ip(3) }],
         ntp_servers: vec![ip(4)],
-        boot: Some(Boot { server: ip(5), file: "pxe.0".to_owned() }),
+        boot: Some(Boot {
+            server: ip(5),
+            files: [(vnet_types::Firmware::Default, "pxe.0".to_owned())].into(),
+        }),
         ipv6_only_seconds: Some(1800),
         ..config()
     });

@@ -52,10 +52,18 @@ fn place(
         DefinitionError::OwnUplink(_) => root.get("uplink")?.span(),
         DefinitionError::Range { .. } => in_dhcp("range")?.span(),
         DefinitionError::LeaseTooShort(_) => in_dhcp("lease_seconds")?.span(),
-        DefinitionError::Reservation { mac, .. } | DefinitionError::GroupMac(mac) => {
+        DefinitionError::GroupMac(mac) => {
             let same = |text: &str| text.parse() == Ok(*mac);
             reservation_value(in_dhcp("reservations")?, same)
         }
+        DefinitionError::Reservation { ip, .. }
+        | DefinitionError::ReservedForNobody(ip)
+        | DefinitionError::UntrustedClientId(ip) => {
+            let same = |text: &str| text.parse() == Ok(*ip);
+            reservation_value(in_dhcp("reservations")?, same)
+        }
+        DefinitionError::Excluded { .. } => in_dhcp("exclude")?.span(),
+        DefinitionError::Ipv6Only(_) => in_dhcp("ipv6_only_seconds")?.span(),
         DefinitionError::ReservedTwice(key) => {
             let same = |text: &str| text.eq_ignore_ascii_case(key);
             reservation_value(in_dhcp("reservations")?, same)
@@ -189,7 +197,7 @@ reservations = [
         assert!(range.starts_with("line 10, column 9: the DHCP range"), "{range}");
         let outside = wrong("192.168.122.9", "10.0.0.9");
         assert!(
-            outside.starts_with("line 12, column 11: the reservation of 10.0.0.9"),
+            outside.starts_with("line 12, column 37: the reservation of 10.0.0.9"),
             "{outside}"
         );
         let twice =

@@ -8,6 +8,7 @@
 //! that never had a lease goes first, so that whoever makes cards up drives out nobody's history.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,13 @@ pub(crate) enum Heard {
     Dhcp(Event),
     /// The card sent a message about another card, which a guarded port may not.
     ForOther,
+    /// Another station has the address that the card was to be offered.
+    Conflict {
+        /// The address.
+        ip: Ipv4Addr,
+        /// Who has it.
+        holder: MacAddr,
+    },
     /// The lease could not be stored, so the answer did not leave.
     Withheld,
 }
@@ -155,6 +163,13 @@ impl Entry {
             }
             Heard::ForOther => {
                 (None, None, "silent: the message is about another network card".to_owned(), None)
+            }
+            Heard::Conflict { ip, holder } => {
+                let reason = format!(
+                    "{ip} was not offered after all, because {holder} answers for it; another \
+                     address is looked for"
+                );
+                (None, None, reason, None)
             }
             Heard::Withheld => {
                 let reason = "the answer was withheld, because the lease could not be stored";

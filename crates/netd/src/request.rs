@@ -3,9 +3,7 @@
 
 use vnet_api::model::{CreateIpv6, CreateNetwork, ErrorBody, ErrorKind};
 use vnet_plan::{Observed, clashes, clashes6, free_bridge, free_prefix6, free_subnet};
-use vnet_types::{
-    DEFAULT_LEASE_SECONDS, Dhcp, Dns, DnsName, IfName, Ipv6, NetworkDefinition, Prefix6, Subnet,
-};
+use vnet_types::{Dhcp, Dns, DnsName, IfName, Ipv6, NetworkDefinition, Prefix6, Subnet};
 
 use crate::failure::{conflict, failed, invalid, refuse};
 
@@ -45,11 +43,7 @@ pub(crate) fn complete(
             .map_err(|error| invalid(&error))?,
     };
     let range = request.range.unwrap_or(subnet.guests());
-    let dhcp = request.dhcp.then(|| Dhcp {
-        range,
-        lease_seconds: DEFAULT_LEASE_SECONDS,
-        reservations: Vec::new(),
-    });
+    let dhcp = request.dhcp.then(|| Dhcp::new(range));
     let ipv6 = match request.ipv6 {
         Some(request) => Some(choose_ipv6(&request, observed, others, &mut notes)?),
         None => None,

@@ -111,7 +111,7 @@ impl Desired {
 pub fn allowed(network: &NetworkDefinition, leased: &Leased, mac: MacAddr) -> Allowed {
     // Nobody gives addresses: each guest chooses its own, though not the gateway's.
     let Some(dhcp) = &network.dhcp else { return Allowed::Range(network.subnet.guests()) };
-    let reserved = dhcp.reservations.iter().filter(|one| one.mac == mac).map(|one| one.ip);
+    let reserved = dhcp.reservations.iter().filter(|one| one.mac == Some(mac)).map(|one| one.ip);
     let of_mac = (mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST);
     Allowed::Given(leased.range(of_mac).map(|(_, ip)| *ip).chain(reserved).collect())
 }

@@ -52,7 +52,8 @@ pub fn addresses(
             let card = by_port(short, network, observed)
                 .filter(|mac| tenants.iter().any(|tenant| tenant.mac == *mac))
                 .or_else(|| by_reservation(is, network));
-            let found = match (card, by_host(is, network)) {
+            let host = by_identifier(is, network).or_else(|| by_host(is, network));
+            let found = match (card, host) {
                 (Some(mac), _) => of_card(mac, network, tenants),
                 (None, Some(host)) => host,
                 (None, None) => {
@@ -82,7 +83,7 @@ fn of_card(mac: MacAddr, network: &NetworkDefinition, tenants: &[Tenant]) -> Gue
     let mut reserved6 = network.ipv6.iter().flat_map(|ipv6| &ipv6.reservations);
     let (v4, v6) = split(leases);
     GuestAddresses {
-        v4: v4.or_else(|| reserved.find(|one| one.mac == mac).map(|one| one.ip)),
+        v4: v4.or_else(|| reserved.find(|one| one.mac == Some(mac)).map(|one| one.ip)),
         v6: v6.or_else(|| reserved6.find(|one| one.mac == mac).map(|one| one.ip)),
     }
 }
@@ -111,8 +112,18 @@ fn by_reservation(is: impl Fn(&DnsName) -> bool, network: &NetworkDefinition) ->
     let named = |name: &Option<DnsName>| name.as_ref().is_some_and(&is);
     let mut all = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
     let mut all6 = network.ipv6.iter().flat_map(|ipv6| &ipv6.reservations);
-    let mac = all.find(|one| named(&one.hostname)).map(|one| one.mac);
+    let mac = all.find(|one| named(&one.hostname)).and_then(|one| one.mac);
     mac.or_else(|| all6.find(|one| named(&one.hostname)).map(|one| one.mac))
+}
+
+/// The address of a guest whose reservation names no card.
+fn by_identifier(
+    is: impl Fn(&DnsName) -> bool,
+    network: &NetworkDefinition,
+) -> Option<GuestAddresses> {
+    let mut all = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
+    let one = all.find(|one| one.mac.is_none() && one.hostname.as_ref().is_some_and(&is))?;
+    Some(GuestAddresses { v4: Some(one.ip), v6: None })
 }
 
 fn by_host(is: impl Fn(&DnsName) -> bool, network: &NetworkDefinition) -> Option<GuestAddresses> {

@@ -5,6 +5,7 @@
 //! kernel, printed, or used as a file name without another look.
 
 mod bridged;
+mod dhcp;
 mod forward;
 mod ipv6;
 mod limit;
@@ -16,6 +17,7 @@ mod schema;
 mod subnet;
 
 pub use bridged::{BRIDGED, BridgedDefinition, BridgedMode};
+pub use dhcp::{Boot, ClientId, ClientIdError, DhcpOptionError, DhcpOptions, Excluded, Firmware};
 pub use forward::{
     Forward, ForwardError, Listen, MAX_FORWARDED_PORTS, PortRange, Protocol, Target, TargetHost,
 };

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddrRange, DnsName, Forward, IfName, Ipv6, Ipv6Error, Limits, Listen, MAX_FORWARDED_PORTS,
-    MacAddr, NetworkName, Prefix6, Subnet, TargetHost,
+    AddrRange, Boot, ClientId, DhcpOptions, DnsName, Excluded, Forward, IfName, Ipv6, Ipv6Error,
+    Limits, Listen, MAX_FORWARDED_PORTS, MacAddr, NetworkName, Prefix6, Subnet, TargetHost,
 };
 
 /// How long a lease lasts where the definition says nothing, in seconds.
@@ -92,6 +92,22 @@ pub struct Dhcp {
     /// How long a lease lasts, in seconds.
     #[serde(default = "default_lease_seconds")]
     pub lease_seconds: u32,
+    /// Addresses of the range that are given to nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<Excluded>,
+    /// Whether an address is given only after nobody has answered for it (ARP). Where ports are
+    /// guarded nobody can have an address that was not given, hence only where they are not.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub probe: bool,
+    /// For how many seconds a guest that can do without IPv4 is to do so (RFC 8925), 300 at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_only_seconds: Option<u32>,
+    /// Options that guests get if they ask for them.
+    #[serde(default, skip_serializing_if = "DhcpOptions::is_empty")]
+    pub options: DhcpOptions,
+    /// What guests boot from, where they boot from the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
     /// Guests that always get the same address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reservations: Vec<Reservation>,
@@ -102,14 +118,22 @@ pub struct Dhcp {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// Whose it is.
-    pub mac: MacAddr,
+    /// Whose it is: the guest's card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Whose it is, by what the guest calls itself, in place of the card. Only where ports are
+    /// not guarded: anybody may call itself so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ClientId>,
     /// The address, inside the subnet, in the range or not.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Ipv4))]
     pub ip: Ipv4Addr,
     /// The guest's name in the network's domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<DnsName>,
+    /// Options for this guest, in place of the network's.
+    #[serde(default, skip_serializing_if = "DhcpOptions::is_empty")]
+    pub options: DhcpOptions,
 }
 
 /// How a network's names are resolved.
@@ -139,10 +163,10 @@ pub enum DefinitionError {
         subnet: Subnet,
     },
     /// A reservation's address is not one that a guest can have here.
-    #[error("the reservation of {ip} for {mac} does not fit the subnet {subnet}: choose it within {}", subnet.guests())]
+    #[error("the reservation of {ip} for {client} does not fit the subnet {subnet}: choose it within {}", subnet.guests())]
     Reservation {
-        /// As defined.
-        mac: MacAddr,
+        /// As defined: a MAC address or a client identifier.
+        client: String,
         /// As defined.
         ip: Ipv4Addr,
         /// As defined.
@@ -156,6 +180,28 @@ pub enum DefinitionError {
         "{0} is a group address, which no guest can have: reserve for the guest's own MAC address"
     )]
     GroupMac(MacAddr),
+    /// A reservation that names nobody, or twice.
+    #[error(
+        "the reservation of {0} is for nobody in particular: give it either `mac` or `client_id`"
+    )]
+    ReservedForNobody(Ipv4Addr),
+    /// A reservation by an identifier that anybody may send.
+    #[error(
+        "{0} is reserved by client_id, which any guest may send: reserve it by `mac`, or set \
+         `anti_spoofing = false`"
+    )]
+    UntrustedClientId(Ipv4Addr),
+    /// An exclusion that excludes nothing.
+    #[error("{} is not in the DHCP range {range}: leave the exclusion out", String::from(*.excluded))]
+    Excluded {
+        /// As defined.
+        excluded: Excluded,
+        /// As defined.
+        range: AddrRange,
+    },
+    /// Too short a time without IPv4.
+    #[error("ipv6_only_seconds = {0} is too short: choose 300 or more")]
+    Ipv6Only(u32),
     /// The MTU is outside what IPv4 allows.
     #[error("an MTU of {0} bytes is not possible: choose {MIN_MTU} to {MAX_MTU}")]
     Mtu(u32),
@@ -270,6 +316,45 @@ impl FromStr for Mode {
     }
 }
 
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+impl Dhcp {
+    /// DHCP that gives the addresses of `range`, with all else as it is where nothing is said.
+    #[must_use]
+    pub fn new(range: AddrRange) -> Self {
+        Self {
+            range,
+            lease_seconds: DEFAULT_LEASE_SECONDS,
+            exclude: Vec::new(),
+            probe: true,
+            ipv6_only_seconds: None,
+            options: DhcpOptions::default(),
+            boot: None,
+            reservations: Vec::new(),
+        }
+    }
+}
+
+impl Reservation {
+    /// The address `ip` for the card `mac`.
+    #[must_use]
+    pub fn new(mac: MacAddr, ip: Ipv4Addr) -> Self {
+        let options = DhcpOptions::default();
+        Self { mac: Some(mac), client_id: None, ip, hostname: None, options }
+    }
+
+    /// Whose it is, in words; None if that is nobody, or not clear.
+    fn client(&self) -> Option<String> {
+        match (self.mac, &self.client_id) {
+            (Some(mac), None) => Some(mac.to_string()),
+            (None, Some(id)) => Some(id.to_string()),
+            _ => None,
+        }
+    }
+}
+
 impl Dns {
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -299,15 +384,29 @@ impl NetworkDefinition {
         if dhcp.lease_seconds < 60 {
             return Err(DefinitionError::LeaseTooShort(dhcp.lease_seconds));
         }
+        let outside = |one: &&Excluded| {
+            !dhcp.range.contains(one.range().first()) || !dhcp.range.contains(one.range().last())
+        };
+        if let Some(&excluded) = dhcp.exclude.iter().find(outside) {
+            return Err(DefinitionError::Excluded { excluded, range: dhcp.range });
+        }
+        if let Some(seconds) = dhcp.ipv6_only_seconds.filter(|&seconds| seconds < 300) {
+            return Err(DefinitionError::Ipv6Only(seconds));
+        }
         let mut seen = BTreeSet::new();
-        for &Reservation { mac, ip, .. } in &dhcp.reservations {
-            if mac.is_multicast() {
+        for reservation in &dhcp.reservations {
+            let ip = reservation.ip;
+            let client = reservation.client().ok_or(DefinitionError::ReservedForNobody(ip))?;
+            if let Some(mac) = reservation.mac.filter(|mac| mac.is_multicast()) {
                 return Err(DefinitionError::GroupMac(mac));
             }
-            if !guests.contains(ip) {
-                return Err(DefinitionError::Reservation { mac, ip, subnet: self.subnet });
+            if reservation.client_id.is_some() && self.anti_spoofing {
+                return Err(DefinitionError::UntrustedClientId(ip));
             }
-            for key in [mac.to_string(), ip.to_string()] {
+            if !guests.contains(ip) {
+                return Err(DefinitionError::Reservation { client, ip, subnet: self.subnet });
+            }
+            for key in [client, ip.to_string()] {
                 if !seen.insert(key.clone()) {
                     return Err(DefinitionError::ReservedTwice(key));
                 }
@@ -425,7 +524,7 @@ mod tests {
             limits: Limits::default(),
             autostart: true,
             anti_spoofing: true,
-            dhcp: Some(Dhcp { range: subnet.guests(), lease_seconds: 3600, reservations: vec![] }),
+            dhcp: Some(Dhcp::new(subnet.guests())),
             ipv6: None,
             dns: Dns::default(),
             forwards: vec![],
@@ -446,18 +545,31 @@ mod tests {
     }
 
     #[test]
+    fn reservations_and_exclusions_say_what_they_mean() {
+        let with = |toml: &str| {
+            let mut net = default_network();
+            let dhcp = format!(r#"{{"range":"192.168.122.2-192.168.122.99",{toml}}}"#);
+            net.dhcp = Some(serde_json::from_str(&dhcp).unwrap());
+            net.validate().map_err(|error| error.to_string())
+        };
+        let refused = |toml: &str| with(toml).unwrap_err();
+        with(r#""exclude":["192.168.122.9","192.168.122.20-192.168.122.29"]"#).unwrap();
+        assert!(refused(r#""exclude":["192.168.122.100"]"#).contains("is not in the DHCP range"));
+        assert!(refused(r#""ipv6_only_seconds":299"#).contains("choose 300 or more"));
+        let nobody = r#""reservations":[{"ip":"192.168.122.9"}]"#;
+        assert!(refused(nobody).contains("give it either `mac` or `client_id`"));
+        let by_id = r#""reservations":[{"client_id":"ff01","ip":"192.168.122.9"}]"#;
+        assert!(refused(by_id).contains("anti_spoofing = false"));
+    }
+
+    #[test]
     fn reservations_are_unique_and_inside() {
         let mut net = default_network();
-        let one = Reservation {
-            mac: "52:54:00:00:00:01".parse().unwrap(),
-            ip: "192.168.122.9".parse().unwrap(),
-            hostname: None,
-        };
+        let mac = |text: &str| text.parse().unwrap();
+        let one = Reservation::new(mac("52:54:00:00:00:01"), "192.168.122.9".parse().unwrap());
         let dhcp = net.dhcp.as_mut().unwrap();
-        dhcp.reservations = vec![
-            one.clone(),
-            Reservation { mac: "52:54:00:00:00:02".parse().unwrap(), ..one.clone() },
-        ];
+        dhcp.reservations =
+            vec![one.clone(), Reservation { mac: Some(mac("52:54:00:00:00:02")), ..one.clone() }];
         assert_eq!(net.validate(), Err(DefinitionError::ReservedTwice("192.168.122.9".into())));
         net.dhcp.as_mut().unwrap().reservations =
             vec![Reservation { ip: "10.0.0.1".parse().unwrap(), ..one }];

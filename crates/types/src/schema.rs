@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AddrRange, AddrRange6, Limit, PortRange, Target};
+use crate::{AddrRange, AddrRange6, DhcpOptions, Limit, PortRange, Target};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -49,6 +49,16 @@ schema!(
         "Ethernet frames in a second, in bits or bytes, and how much may pass at once.",
         "10mbit/64kbyte"
     )
+);
+schema!(
+    DhcpOptions,
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(
+            "Options by name, as in `ntp-servers` with a list of addresses, or by number, with a \
+             typed text as in `hex:0a0b`; an option with an empty list is not sent."
+        ))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
 );
 schema!(Target, text("Where a forward leads: `NAME|ADDR[:PORT[-PORT]]`.", "web:80"));
 schema!(

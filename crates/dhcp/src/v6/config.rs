@@ -83,7 +83,7 @@ impl ServerConfig {
             hostname: reservation.hostname.clone(),
         });
         let named = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
-        let named = named.filter_map(|own| Some((own.hostname.clone()?, own.mac)));
+        let named = named.filter_map(|own| Some((own.hostname.clone()?, own.mac?)));
         Some(Self {
             duid: Duid::of_card(server_mac),
             address: ipv6.prefix.gateway(),

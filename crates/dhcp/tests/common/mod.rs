@@ -30,11 +30,8 @@ pub fn mac(number: u8) -> MacAddr {
 }
 
 pub fn reservation(number: u8, address: u8, name: Option<&str>) -> Reservation {
-    Reservation {
-        mac: mac(number),
-        ip: ip(address),
-        hostname: name.map(|name| name.parse().unwrap()),
-    }
+    let hostname = name.map(|name| name.parse().unwrap());
+    Reservation { hostname, ..Reservation::new(mac(number), ip(address)) }
 }
 
 pub fn definition(mode: Mode) -> NetworkDefinition {
@@ -51,9 +48,9 @@ pub fn definition(mode: Mode) -> NetworkDefinition {
         autostart: true,
         anti_spoofing: false,
         dhcp: Some(Dhcp {
-            range: "192.168.122.2-192.168.122.254".parse().unwrap(),
             lease_seconds: LEASE,
-            reservations: vec![],
+            probe: false,
+            ..Dhcp::new("192.168.122.2-192.168.122.254".parse().unwrap())
         }),
         dns: Dns::default(),
         ipv6: None,

@@ -53,8 +53,8 @@ impl Daemon {
             }
             for own in network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations) {
                 let named = own.hostname.as_ref().is_some_and(|own| own.as_str() == guest);
-                if named || own.ip.to_string() == guest {
-                    add(own.mac);
+                if let Some(mac) = own.mac.filter(|_| named || own.ip.to_string() == guest) {
+                    add(mac);
                 }
             }
             for port in network_view::ports(name, observed) {
@@ -80,9 +80,9 @@ impl Daemon {
         let lease = lease.max_by_key(|lease| (lease.is_live(now), lease.expires));
         let port = network_view::ports(&network, observed).into_iter().find(|port| port.mac == mac);
         let definition = self.networks.get(&network);
-        let reserved = definition
-            .and_then(|network| network.dhcp.as_ref())
-            .and_then(|dhcp| dhcp.reservations.iter().find(|own| own.mac == mac).map(|own| own.ip));
+        let reserved = definition.and_then(|network| network.dhcp.as_ref()).and_then(|dhcp| {
+            dhcp.reservations.iter().find(|own| own.mac == Some(mac)).map(|own| own.ip)
+        });
         let domain: Option<DomainName> = port.as_ref().map(|port| port.domain.clone());
         Explained {
             lease: lease.map(|lease| lease_view::v4(&network, lease, now)),

@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use vnet_dhcp::frame::Received;
-use vnet_dhcp::{Decision, Event, Lease, Now, Server, frame, journal};
+use vnet_dhcp::frame::{Checksum, Received};
+use vnet_dhcp::{Decision, Event, Lease, Now, Record, Server, frame, journal};
 use vnet_types::{MacAddr, NetworkDefinition, NetworkName};
 
 use super::dns::Zones;
 use super::packet::{MAX_FRAME, PacketSocket};
+use super::probing::{Conflict, Pending, Probing};
 use super::{ServiceError, unix_now};
 use crate::guard;
 use crate::history::{Heard, History};
@@ -75,6 +76,8 @@ pub(crate) struct Service {
     records: usize,
     zones: Arc<Mutex<Zones>>,
     history: History,
+    /// None where addresses are offered unprobed.
+    probing: Option<Probing>,
     /// None where ports are not guarded.
     guard: Option<guard::Leases<Ipv4Addr>>,
 }
@@ -93,6 +96,21 @@ struct Round {
     guard: bool,
 }
 
+impl Round {
+    fn add(&mut self, records: &[Record]) {
+        self.count += records.len();
+        records.iter().for_each(|record| journal::encode(&mut self.records, record));
+    }
+}
+
+/// Waits until there is something to do about offers that are probed; for ever if none are.
+async fn probing_ready(probing: Option<&Probing>) -> io::Result<()> {
+    match probing {
+        Some(probing) => probing.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Service {
     pub(crate) fn open(
         network: &NetworkDefinition,
@@ -100,9 +118,15 @@ impl Service {
         guard: Option<guard::Leases<Ipv4Addr>>,
     ) -> io::Result<Self> {
         let socket = PacketSocket::open(&network.bridge, network.subnet.gateway())?;
+        let probing = vnet_dhcp::probes(network)
+            .then(|| {
+                let server = state.server.lock().unwrap_or_else(PoisonError::into_inner);
+                Probing::open(&network.bridge, server.config().server_mac)
+            })
+            .transpose()?;
         let network = network.name.clone();
         let State { server, journal, records, zones, history } = state;
-        Ok(Self { network, socket, server, journal, records, zones, history, guard })
+        Ok(Self { network, socket, server, journal, records, zones, history, probing, guard })
     }
 
     /// Serves until it is aborted, or the bridge is gone.
@@ -113,6 +137,10 @@ impl Service {
             let served = tokio::select! {
                 ready = self.socket.readable() => match ready {
                     Ok(()) => self.round().await,
+                    Err(error) => Err(error),
+                },
+                ready = probing_ready(self.probing.as_ref()) => match ready {
+                    Ok(()) => self.probed().await,
                     Err(error) => Err(error),
                 },
                 _ = expiry.tick() => {
@@ -136,6 +164,43 @@ impl Service {
 
     async fn round(&mut self) -> io::Result<()> {
         let round = self.answer_waiting().await?;
+        self.finish(round).await
+    }
+
+    /// Sends the offers whose addresses nobody has, and makes others in place of those whose
+    /// addresses somebody has.
+    async fn probed(&mut self) -> io::Result<()> {
+        let mut round = Round::default();
+        let conflicts = match &mut self.probing {
+            Some(probing) => probing.conflicts().await?,
+            None => Vec::new(),
+        };
+        for Conflict { ip, holder, pending } in conflicts {
+            let retry = self.probing.as_mut().is_some_and(|probing| probing.retry(&pending));
+            let Pending { client, request, checksum, .. } = pending;
+            tracing::warn!(
+                "network {}: {ip} is not given, because {holder} has it already",
+                self.network
+            );
+            self.history.note(client, Heard::Conflict { ip, holder });
+            if let Ok(received) = frame::parse(&request, checksum) {
+                let records = self.server().conflict(now(), &received, ip);
+                round.add(&records);
+            }
+            if retry {
+                self.answer(&request, checksum, &mut round);
+            }
+            if let Some(probing) = &mut self.probing {
+                probing.done();
+            }
+        }
+        if let Some(probing) = &mut self.probing {
+            round.now.extend(probing.due());
+        }
+        self.finish(round).await
+    }
+
+    async fn finish(&mut self, round: Round) -> io::Result<()> {
         self.send(&round.now);
         if round.count == 0 {
             return Ok(());
@@ -171,43 +236,53 @@ impl Service {
         let mut bytes = [0; MAX_FRAME];
         for _ in 0..ROUND {
             let Some((length, checksum)) = self.socket.receive(&mut bytes).await? else { break };
-            let received = match frame::parse(&bytes[..length], checksum) {
-                Ok(received) => received,
-                Err(error) => {
-                    tracing::trace!("network {}: a frame is ignored: {error}", self.network);
-                    continue;
-                }
-            };
-            if self.guard.is_some() && !speaks_for_itself(&received) {
-                tracing::debug!(
-                    "network {}: a message of {} for another card is ignored",
-                    self.network,
-                    received.src_mac
-                );
-                self.history.note(received.src_mac, Heard::ForOther);
-                continue;
-            }
-            let mut reply = Vec::new();
-            let outcome = self.server().handle(now(), &received, &mut reply);
-            log(&self.network, &outcome.event);
-            round.count += outcome.persist.len();
-            for record in &outcome.persist {
-                journal::encode(&mut round.records, record);
-            }
-            if let (Decision::Acked { ip, .. }, Some(guard)) =
-                (&outcome.event.decision, &mut self.guard)
-            {
-                round.guard |= guard.note(*ip, outcome.event.mac);
-            }
-            if !reply.is_empty() && outcome.persist.is_empty() {
-                round.now.push(reply);
-            } else if !reply.is_empty() {
-                round.later.push(reply);
-                round.waiting.push(outcome.event.mac);
-            }
-            self.history.note(outcome.event.mac, Heard::Dhcp(outcome.event));
+            self.answer(&bytes[..length], checksum, &mut round);
         }
         Ok(round)
+    }
+
+    /// Answers one frame: what comes of it goes to `round`.
+    fn answer(&mut self, bytes: &[u8], checksum: Checksum, round: &mut Round) {
+        let received = match frame::parse(bytes, checksum) {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::trace!("network {}: a frame is ignored: {error}", self.network);
+                return;
+            }
+        };
+        if self.guard.is_some() && !speaks_for_itself(&received) {
+            tracing::debug!(
+                "network {}: a message of {} for another card is ignored",
+                self.network,
+                received.src_mac
+            );
+            self.history.note(received.src_mac, Heard::ForOther);
+            return;
+        }
+        let mut reply = Vec::new();
+        let outcome = self.server().handle(now(), &received, &mut reply);
+        log(&self.network, &outcome.event);
+        round.add(&outcome.persist);
+        if let (Decision::Acked { ip, .. }, Some(guard)) =
+            (&outcome.event.decision, &mut self.guard)
+        {
+            round.guard |= guard.note(*ip, outcome.event.mac);
+        }
+        let client = outcome.event.mac;
+        if !reply.is_empty() && outcome.persist.is_empty() {
+            match (&outcome.event.decision, &mut self.probing) {
+                (Decision::Offered { ip, why }, Some(probing))
+                    if probing.must_ask(*ip, client, *why) =>
+                {
+                    probing.hold(*ip, client, (bytes, checksum), reply);
+                }
+                _ => round.now.push(reply),
+            }
+        } else if !reply.is_empty() {
+            round.later.push(reply);
+            round.waiting.push(client);
+        }
+        self.history.note(client, Heard::Dhcp(outcome.event));
     }
 
     fn send(&self, frames: &[Vec<u8>]) {

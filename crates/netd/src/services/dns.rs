@@ -145,10 +145,10 @@ fn zone(network: &NetworkDefinition, leased: &Named, serial: u32) -> Zone {
     let v4 = network.dhcp.iter().flat_map(|dhcp| &dhcp.reservations);
     let v4 = v4.map(|one| (&one.hostname, one.mac, IpAddr::V4(one.ip)));
     let v6 = network.ipv6.iter().flat_map(|ipv6| &ipv6.reservations);
-    let v6 = v6.map(|one| (&one.hostname, one.mac, IpAddr::V6(one.ip)));
+    let v6 = v6.map(|one| (&one.hostname, Some(one.mac), IpAddr::V6(one.ip)));
     for (name, mac, address) in v4.chain(v6) {
         if let Some(name) = name
-            && owners.grant(name, Some(mac))
+            && owners.grant(name, mac)
         {
             insert(name, address);
         }

@@ -36,7 +36,8 @@ impl ServiceChange {
             let dhcp = network.dhcp.is_some();
             let prefix = network.ipv6.as_ref().map(|ipv6| ipv6.prefix);
             let subnet = (network.subnet, prefix);
-            (network.bridge.clone(), subnet, closed, dhcp, network.anti_spoofing)
+            let probes = vnet_dhcp::probes(network);
+            (network.bridge.clone(), subnet, closed, dhcp, network.anti_spoofing, probes)
         };
         if sockets(old) != sockets(new) {
             return Self::Restart;

@@ -4,6 +4,7 @@ mod dhcp;
 mod dns;
 mod edit;
 mod packet;
+mod probing;
 mod six;
 
 use std::path::Path;

@@ -48,6 +48,12 @@ impl PacketSocket {
         Ok(Self { socket, _port: Some(join_groups(link)?) })
     }
 
+    /// One that sees ARP packets and no others.
+    pub(crate) fn open_arp(link: &IfName) -> io::Result<Self> {
+        let all = instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX);
+        Ok(Self { socket: Self::open_for(link, libc::ETH_P_ARP, &[all])?, _port: None })
+    }
+
     fn open_for(
         link: &IfName,
         protocol: libc::c_int,
@@ -86,6 +92,18 @@ impl PacketSocket {
         match ready.try_io(|socket| receive(socket.as_raw_fd(), frame)) {
             Ok(result) => result.map(Some),
             Err(_) => Ok(None),
+        }
+    }
+
+    /// Reads one frame that is there already; None when there is none.
+    pub(crate) async fn receive_now(
+        &self,
+        frame: &mut [u8],
+    ) -> io::Result<Option<(usize, Checksum)>> {
+        tokio::select! {
+            biased;
+            received = self.receive(frame) => received,
+            () = std::future::ready(()) => Ok(None),
         }
     }
 

@@ -26,6 +26,8 @@ pub struct ClientLease {
     pub hostname: Option<String>,
     /// The MTU (option 26).
     pub mtu: Option<u32>,
+    /// Domains in which short names are looked for.
+    pub search: Vec<String>,
 }
 
 /// The lease in a hook's environment, where the event is that there is one.
@@ -58,6 +60,11 @@ pub(super) fn lease_of(event: &BTreeMap<String, String>) -> Result<Option<Client
         domain: text("domain", "domain_name").map(str::to_owned),
         hostname: text("hostname", "host_name").map(str::to_owned),
         mtu: text("mtu", "interface_mtu").map(str::parse).transpose()?,
+        search: text("search", "domain_search")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(|name| name.trim_end_matches('.').to_owned())
+            .collect(),
     }))
 }
 
