@@ -106,3 +106,14 @@ echo bytes $(dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c)
     assert_eq!(ended.value("rng"), "virtio_rng.0");
     assert_eq!(ended.value("bytes"), "256");
 }
+
+/// For `scripts/lab --all`.
+#[test]
+#[ignore = "takes minutes"]
+fn a_guest_that_is_started_again_and_again_always_comes_up_and_goes_down() {
+    for number in 0..25 {
+        let cpus = if number % 2 == 0 { "1" } else { "2" };
+        let name = format!("again-{number}");
+        Machine::new(&name).with(&["--cpus", cpus]).run("echo up\n").well().says("up");
+    }
+}

@@ -143,3 +143,91 @@ fn ext4_on_a_raw_image_survives_an_unclean_kill() {
 fn ext4_on_a_qcow2_image_survives_an_unclean_kill() {
     survives("crash.qcow2", "qcow2");
 }
+
+/// Partitions, and what is where on the boot partition: a file's name, and its content.
+enum Table {
+    None,
+    Gpt,
+    Mbr,
+}
+
+/// An image with a partition that holds `files`, made as installers make theirs.
+fn bootable(directory: &TempDir, table: &Table, files: &[(&str, Vec<u8>)]) -> String {
+    const START: u64 = 1 << 20;
+    let tree = directory.path().join("tree");
+    for (name, content) in files {
+        let path = tree.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let partition = path(directory, "partition.img");
+    File::create(&partition).unwrap().set_len(96 << 20).unwrap();
+    run("mkfs.ext4", &["-q", "-F", "-d", tree.to_str().unwrap(), &partition]);
+    if matches!(table, Table::None) {
+        return partition;
+    }
+    let content = fs::read(&partition).unwrap();
+    let sectors = content.len() as u64 / 512;
+    let mut image = vec![0; START as usize];
+    image.extend(&content);
+    image.resize(image.len() + (1 << 20), 0);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let (kind, first, count) = match table {
+        Table::Mbr => (0x83, START / 512, sectors),
+        _ => (0xee, 1, image.len() as u64 / 512 - 1),
+    };
+    image[446 + 4] = kind;
+    image[446 + 8..][..4].copy_from_slice(&(first as u32).to_le_bytes());
+    image[446 + 12..][..4].copy_from_slice(&(count as u32).to_le_bytes());
+    if matches!(table, Table::Gpt) {
+        image[512..520].copy_from_slice(b"EFI PART");
+        image[512 + 72..][..8].copy_from_slice(&2_u64.to_le_bytes());
+        image[512 + 80..][..4].copy_from_slice(&128_u32.to_le_bytes());
+        image[512 + 84..][..4].copy_from_slice(&128_u32.to_le_bytes());
+        // The second entry: type, unique id, first and last sector.
+        let entry = &mut image[1024 + 128..][..128];
+        entry[..16].fill(0xaf);
+        entry[32..40].copy_from_slice(&(START / 512).to_le_bytes());
+        entry[40..48].copy_from_slice(&(START / 512 + sectors - 1).to_le_bytes());
+    }
+    let disk = path(directory, "disk.img");
+    fs::write(&disk, image).unwrap();
+    disk
+}
+
+/// A guest from a disk says hello; `more` words go to its kernel.
+fn boots(name: &str, table: &Table, files: &[(&str, &str)]) {
+    let directory = tempfile::tempdir().unwrap();
+    let initrd = Machine::initrd("echo from disk: $(cat /proc/cmdline)\n");
+    let mut all = vec![
+        ("boot/vmlinuz-1", fs::read(crate::machine::lab("vmlinuz")).unwrap()),
+        ("boot/initrd.img-1", initrd),
+    ];
+    all.extend(files.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())));
+    let disk = bootable(&directory, table, &all);
+    let ended = Machine::from_disk(name).with(&["--disk", &disk]).run_as_it_is().well();
+    ended.says("from disk: root=/dev/vda1 ro console=ttyS0 quiet added=1");
+}
+
+const GRUB: &str = "set default=\"0\"
+menuentry 'Debian GNU/Linux' --class debian {
+    linux /boot/vmlinuz-1 root=/dev/vda1 ro console=ttyS0 quiet
+    initrd /boot/initrd.img-1
+}
+";
+
+#[test]
+fn a_disk_with_grub_boots_by_itself() {
+    boots("grub-gpt", &Table::Gpt, &[("boot/grub/grub.cfg", GRUB)]);
+    boots("grub-none", &Table::None, &[("boot/grub/grub.cfg", GRUB)]);
+}
+
+#[test]
+fn a_disk_with_loader_entries_boots_by_itself() {
+    let old = "title old\nlinux /boot/nothing\n";
+    let new = "title new\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\n\
+               options root=/dev/vda1 ro console=ttyS0 quiet\n";
+    let entries =
+        [("boot/loader/entries/a-6.1.conf", old), ("boot/loader/entries/a-6.10.conf", new)];
+    boots("bls-mbr", &Table::Mbr, &entries);
+}

@@ -17,6 +17,8 @@ use vnet_tests::Host;
 /// What a guest may take: the VMM's own limit, and ours beyond it, should the VMM itself hang.
 const LIMIT_SECONDS: u32 = 90;
 const PATIENCE: Duration = Duration::from_secs(LIMIT_SECONDS as u64 + 20);
+/// After so long, it probably hangs.
+const SUSPICION: Duration = Duration::from_secs(LIMIT_SECONDS as u64 - 10);
 
 /// Which file of the kernel is booted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,19 +82,41 @@ impl Machine {
         self
     }
 
-    /// Starts the machine with a shell script as its work.
-    pub(crate) fn start(self, work: &str) -> Running {
-        let path = |name: &str| self.directory.path().join(name);
+    /// A machine that boots its first disk.
+    pub(crate) fn from_disk(name: &str) -> Self {
+        Self { append: "added=1".to_owned(), ..Self::new(name) }
+    }
+
+    /// The lab's RAM disk, with a shell script as its work.
+    pub(crate) fn initrd(work: &str) -> Vec<u8> {
         let mut initrd = fs::read(lab("guest.cpio")).unwrap();
         // The kernel unpacks archives one after the other; each begins at a multiple of 4.
         initrd.resize(initrd.len().next_multiple_of(4), 0);
         initrd.extend(cpio("work", work.as_bytes()));
-        fs::write(path("initrd"), initrd).unwrap();
-        let errors = File::create(path("errors")).unwrap();
+        initrd
+    }
+
+    /// Starts the machine with a shell script as its work.
+    pub(crate) fn start(self, work: &str) -> Running {
+        let initrd = self.directory.path().join("initrd");
+        fs::write(&initrd, Self::initrd(work)).unwrap();
         let kernel = lab(match self.kernel {
             Kernel::BzImage => "vmlinuz",
             Kernel::Elf => "vmlinux",
         });
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let (kernel, initrd) = (text(kernel), text(initrd));
+        self.with(&["--kernel", &kernel, "--initrd", &initrd]).spawn()
+    }
+
+    /// Runs a machine that needs nothing else to its end.
+    pub(crate) fn run_as_it_is(self) -> Ended {
+        self.spawn().end()
+    }
+
+    fn spawn(self) -> Running {
+        let path = |name: &str| self.directory.path().join(name);
+        let errors = File::create(path("errors")).unwrap();
         let mut command = match &self.host {
             Some((ns, root)) => {
                 let mut command = ns.command(binary("vnet-vmm"));
@@ -102,10 +126,6 @@ impl Machine {
             None => Command::new(binary("vnet-vmm")),
         };
         command
-            .arg("--kernel")
-            .arg(kernel)
-            .arg("--initrd")
-            .arg(path("initrd"))
             .args(["--append", &self.append, "--timeout", &LIMIT_SECONDS.to_string()])
             .arg("--report")
             .arg(path("report"));
@@ -214,7 +234,11 @@ impl Running {
 
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Ended {
-        let status = wait_within(&mut self.child, PATIENCE).unwrap();
+        let mut status = wait_within(&mut self.child, SUSPICION).unwrap();
+        if status.is_none() {
+            self.keep_threads();
+            status = wait_within(&mut self.child, PATIENCE - SUSPICION).unwrap();
+        }
         let goes_on = |said: &mut Said| !said.is_over;
         drop(self.console.changed.wait_timeout_while(
             self.console.said.lock().unwrap(),
@@ -238,6 +262,26 @@ impl Running {
         let console = self.console();
         self.keep_log(&console, &self.errors());
         console
+    }
+
+    /// What the VMM's threads do, and which events wait to be read: for whoever looks into a hang.
+    fn keep_threads(&self) {
+        let mut text = String::new();
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let entries = |name: &str| {
+            fs::read_dir(process.join(name)).into_iter().flatten().flatten().map(|e| e.path())
+        };
+        for task in entries("task") {
+            let [name, call, stack] =
+                ["comm", "syscall", "stack"].map(|name| read(task.join(name)));
+            writeln!(text, "== {name}: {call}\n{stack}").unwrap();
+        }
+        for info in entries("fdinfo") {
+            writeln!(text, "-- {}: {}", info.display(), read(info.clone())).unwrap();
+        }
+        // As with the console's log.
+        let _ = fs::write(format!("/tmp/logs/{}.threads", self.name), text);
     }
 
     /// Best effort: a log that cannot be kept fails no test.

@@ -20,21 +20,24 @@ not stopped in time (or, before the start: netd cannot be reached), 4 it crashed
 failed, 6 a signal stopped it.
 
 Example: vnet run --net nat:default --append vnet.mode=stay
+         vnet run --disk debian.qcow2 --net nat:default --memory 1024
          vnet run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --net nat:default";
 
 /// Run a guest that lives as long as the command
 ///
-/// Without a kernel, it is the built-in guest: it tries its network, says how that went, and
+/// A disk is booted as its boot loader would (ext4, with grub.cfg or loader entries). Without a
+/// kernel and disks, it is the built-in guest: it tries its network, says how that went, and
 /// switches itself off (with `--append vnet.mode=stay` it stays on the network). The guest's
 /// serial console is this terminal.
 #[derive(Debug, Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Run {
-    /// The kernel: a bzImage, or an ELF file with a PVH note [default: the built-in guest]
+    /// The kernel: a bzImage, or an ELF file with a PVH note [default: what the first disk
+    /// boots; without disks, the built-in guest]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The kernel's initial RAM disk
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// The kernel's command line
     #[arg(long, value_name = "CMDLINE", allow_hyphen_values = true)]
@@ -118,10 +121,11 @@ impl Run {
     /// The kernel's command line. The built-in guest is told its name; what the user says comes
     /// later, and wins.
     fn command_line(&self, name: &DomainName) -> Option<String> {
-        match (&self.kernel, &self.append) {
-            (Some(_), append) => append.clone(),
-            (None, None) => Some(format!("vnet.hostname={name}")),
-            (None, Some(append)) => Some(format!("vnet.hostname={name} {append}")),
+        let is_built_in = self.kernel.is_none() && self.disk.is_empty();
+        match (is_built_in, &self.append) {
+            (false, append) => append.clone(),
+            (true, None) => Some(format!("vnet.hostname={name}")),
+            (true, Some(append)) => Some(format!("vnet.hostname={name} {append}")),
         }
     }
 }

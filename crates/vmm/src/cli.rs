@@ -30,13 +30,14 @@ const KERNEL_MEMORY: u64 = 512;
 #[derive(Debug, Parser)]
 #[command(name = "vnet-vmm", version)]
 pub struct Cli {
-    /// The kernel: a bzImage, or an ELF file with a PVH note [default: the built-in guest]
+    /// The kernel: a bzImage, or an ELF file with a PVH note [default: what the first disk boots;
+    /// without disks, the built-in guest]
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// The kernel's initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// The kernel's command line
+    /// The kernel's command line; added to the disk's, if that is what is booted
     #[arg(long, value_name = "CMDLINE", default_value = "", allow_hyphen_values = true)]
     pub append: String,
     /// Memory in MiB [default: 64 for the built-in guest, 512 for others]
@@ -182,19 +183,26 @@ impl Cli {
     /// Memory in MiB.
     #[must_use]
     pub fn memory_mib(&self) -> u64 {
-        let usual = if self.kernel.is_some() { KERNEL_MEMORY } else { GUEST_MEMORY };
+        let usual = if self.is_built_in() { GUEST_MEMORY } else { KERNEL_MEMORY };
         self.memory.unwrap_or(usual)
     }
 
-    /// The kernel's file.
+    /// Whether the built-in guest is to run.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.kernel.is_none() && self.disk.is_empty()
+    }
+
+    /// The kernel's file; none if the first disk is to be booted.
     ///
     /// # Errors
-    /// None is given, and the built-in guest is not found; the error says where it was looked for.
-    pub fn kernel_file(&self) -> Result<PathBuf, String> {
-        match &self.kernel {
-            Some(kernel) => Ok(kernel.clone()),
-            None => built_in_guest(env::var_os("VNET_GUEST"), env::current_exe().ok().as_deref()),
+    /// The built-in guest is not found; the error says where it was looked for.
+    pub fn kernel_file(&self) -> Result<Option<PathBuf>, String> {
+        if self.is_built_in() {
+            let executable = env::current_exe().ok();
+            return built_in_guest(env::var_os("VNET_GUEST"), executable.as_deref()).map(Some);
         }
+        Ok(self.kernel.clone())
     }
 }
 

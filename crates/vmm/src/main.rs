@@ -66,7 +66,7 @@ fn run(cli: Cli, started: Instant) -> anyhow::Result<Report> {
         timeout: cli.timeout.map(|seconds| Duration::from_secs(seconds.into())),
         input: takes_input,
     };
-    let has_rng = cli.kernel.is_some();
+    let has_rng = !cli.is_built_in();
     let config = vm::Config {
         kernel: cli.kernel_file().map_err(|error| anyhow!(error))?,
         memory_mib: cli.memory_mib(),

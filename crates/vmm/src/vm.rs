@@ -30,7 +30,9 @@ use vnet_virtio::wake::Wake;
 use vnet_virtio::worker::Threads;
 
 use crate::acpi::{self, AcpiError};
+use crate::boot;
 use crate::boot::data::{self, BootData, BootError};
+use crate::boot::disk::{DiskBootError, Found};
 use crate::boot::kernel::{self, Kernel, KernelError};
 use crate::boot::source::Source;
 use crate::devices::Board;
@@ -56,11 +58,11 @@ const MOST_CARDS_AND_DISKS: usize = SLOTS - 3;
 /// What a machine is to be like.
 #[derive(Debug)]
 pub struct Config {
-    /// The kernel.
-    pub kernel: PathBuf,
+    /// The kernel; what the first disk's boot loader would start, if None.
+    pub kernel: Option<PathBuf>,
     /// Its initial RAM disk.
     pub initrd: Option<PathBuf>,
-    /// Its command line.
+    /// Its command line; what is added to it, if it is the disk's.
     pub command_line: String,
     /// Memory, in MiB.
     pub memory_mib: u64,
@@ -170,6 +172,12 @@ pub enum VmError {
     /// No disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The disk cannot be booted.
+    #[error(transparent)]
+    DiskBoot(#[from] DiskBootError),
+    /// There is neither a kernel nor a disk.
+    #[error("there is nothing to boot: give --kernel or --disk")]
+    NothingToBoot,
     /// No jail.
     #[error(transparent)]
     Jail(#[from] JailError),
@@ -204,6 +212,27 @@ fn open_kvm() -> Result<Kvm, VmError> {
     Ok(kvm)
 }
 
+/// The kernel that was asked for, or that the first disk would boot.
+fn find_kernel(config: &Config, images: &[Arc<dyn Disk>]) -> Result<Found, VmError> {
+    let initrds: Vec<Source> =
+        config.initrd.iter().map(|path| open_initrd(path)).collect::<Result<_, _>>()?;
+    let command_line = config.command_line.clone();
+    if let Some(kernel) = &config.kernel {
+        return Ok(Found { kernel: open_kernel(kernel)?, initrds, command_line });
+    }
+    let (Some(image), Some(disk)) = (images.first(), config.disks.first()) else {
+        return Err(VmError::NothingToBoot);
+    };
+    let mut found = boot::disk::find(image, &disk.path)?;
+    if !command_line.is_empty() {
+        found.command_line = format!("{} {command_line}", found.command_line);
+    }
+    if !initrds.is_empty() {
+        found.initrds = initrds;
+    }
+    Ok(found)
+}
+
 fn open_kernel(path: &Path) -> Result<Source, KernelError> {
     Source::open(path).map_err(|source| KernelError::Open { path: path.to_owned(), source })
 }
@@ -223,22 +252,20 @@ pub fn build(mut config: Config) -> Result<Machine, VmError> {
         return Err(VmError::Cpus { asked: config.cpus, most });
     }
     let memory = memory::reserve(config.memory_mib)?;
-    let kernel = kernel::load(&open_kernel(&config.kernel)?, &memory)?;
+    let images: Vec<Arc<dyn Disk>> =
+        config.disks.iter().map(disk::open).collect::<Result<_, _>>()?;
+    let found = find_kernel(&config, &images)?;
+    let kernel = kernel::load(&found.kernel, &memory)?;
     let rsdp = acpi::write(&memory, config.cpus)?;
-    let initrds: Vec<Source> =
-        config.initrd.iter().map(|path| open_initrd(path)).collect::<Result<_, _>>()?;
-    let command_line = &config.command_line;
-    data::write(&memory, &BootData { kernel, command_line, initrds: &initrds, rsdp })?;
+    let (command_line, initrds) = (&*found.command_line, &*found.initrds);
+    data::write(&memory, &BootData { kernel, command_line, initrds, rsdp })?;
 
     let fd = Arc::new(create_vm(&kvm, &memory)?);
     let line = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
     fd.register_irqfd(&line, layout::SERIAL_IRQ).map_err(kvm_error("take serial interrupts"))?;
     let serial = SerialPort::new(line, config.serial.take());
     let vcpus = make_vcpus(&kvm, &fd, &kernel, config.cpus)?;
-    let opened = Opened {
-        taps: attach_nics(&config)?,
-        disks: config.disks.iter().map(disk::open).collect::<Result<_, _>>()?,
-    };
+    let opened = Opened { taps: attach_nics(&config)?, disks: images };
     // Everything is open: from here on, the process needs nothing else of the host.
     let threads = match config.jail {
         Jail::Closed => {

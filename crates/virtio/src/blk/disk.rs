@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::SECTOR;
+
 /// Pieces of guest memory, from which a disk is written or into which it is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a>(&'a [libc::iovec]);
@@ -28,7 +30,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A disk. Offsets and lengths are in bytes, multiples of [`super::SECTOR`], and within the disk.
+/// A disk. Offsets and lengths are in bytes, multiples of [`SECTOR`], and within the disk.
 /// Many threads may work on it at once.
 pub trait Disk: Send + Sync {
     /// Bytes that it has.
@@ -62,4 +64,23 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The host cannot do it; `StorageFull` if it has no space.
     fn write_zeroes(&self, offset: u64, bytes: u64, may_unmap: bool) -> io::Result<()>;
+}
+
+/// Reads the bytes of `disk` at `offset`, which need not be whole sectors, into memory of ours.
+///
+/// # Errors
+/// The host cannot read it, or they are not within the disk.
+pub fn read_exact(disk: &dyn Disk, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    let first = offset - offset % SECTOR;
+    let end = offset.saturating_add(bytes.len() as u64);
+    let length = end.saturating_sub(first).next_multiple_of(SECTOR);
+    if end > disk.bytes() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut sectors = vec![0_u8; usize::try_from(length).map_err(io::Error::other)?];
+    let part = [libc::iovec { iov_base: sectors.as_mut_ptr().cast(), iov_len: sectors.len() }];
+    disk.read(Parts(&part), first)?;
+    let skip = usize::try_from(offset - first).map_err(io::Error::other)?;
+    bytes.copy_from_slice(&sectors[skip..skip + bytes.len()]);
+    Ok(())
 }

@@ -131,9 +131,11 @@ fn madt(cpus: u8) -> Sdt {
     madt.append_slice(&[1, 12, 0, 0]);
     madt.append_slice(&layout::IO_APIC.to_le_bytes());
     madt.append_slice(&[0; 4]);
-    // §5.2.12.5: type, length, ISA bus, source, interrupt (4 bytes), active high and level: the SCI.
+    // §5.2.12.5: type, length, ISA bus, source, interrupt (4 bytes), active high and edge: the SCI.
+    // The status bit stays until it has been seen, so an edge is enough; and a kernel that goes down
+    // need not wait for a level.
     let [low, high] = layout::SCI_IRQ.to_le_bytes();
-    madt.append_slice(&[2, 10, 0, low, low, high, 0, 0, 0xd, 0]);
+    madt.append_slice(&[2, 10, 0, low, low, high, 0, 0, 0x5, 0]);
     // §5.2.12.7: type, length, all processors, no flags, LINT1 is the NMI.
     madt.append_slice(&[4, 6, 0xff, 0, 0, 1]);
     madt

@@ -23,7 +23,7 @@ const POWER_BUTTON: u16 = 1 << 8;
 /// ACPI 6.5 §4.8.3.3: the timer's frequency in Hz.
 const TIMER_HZ: u128 = 3_579_545;
 
-/// The system control interrupt's line, level-triggered: true is up.
+/// The system control interrupt's line: true is up.
 pub type Sci = Box<dyn Fn(bool) + Send + Sync>;
 
 /// The registers.
