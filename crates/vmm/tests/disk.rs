@@ -151,3 +151,36 @@ fn damaged_qcow2_images_are_refused_or_at_least_harmless() {
     fs::write(&path, &good[..100]).unwrap();
     refused(disk, "cannot be used");
 }
+
+#[test]
+fn a_disk_that_cannot_be_booted_says_what_it_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let boot = |disk: &str| {
+        let output = vmm(&["--disk", disk, "--timeout", "20", "--quiet"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        error
+    };
+    qemu_img(directory.path(), &["-q", "-f", "raw", "empty.img", "1M"]);
+    assert!(boot(&path("empty.img")).contains("no ext4 file system"));
+    let tree = directory.path().join("tree/boot/grub");
+    fs::create_dir_all(&tree).unwrap();
+    let make = |name: &str| {
+        qemu_img(directory.path(), &["-q", "-f", "raw", name, "4M"]);
+        let root = directory.path().join("tree");
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-F", "-d"]).arg(root).arg(path(name));
+        let output = mkfs.output().expect("mkfs.ext4 is installed (the package e2fsprogs)");
+        assert!(output.status.success(), "{output:?}");
+        path(name)
+    };
+    assert!(boot(&make("bare.img")).contains("no boot loader entries"));
+    let entry = "menuentry 'One' {\nlinux /boot/vmlinuz root=/dev/vda\n}\n";
+    fs::write(tree.join("grub.cfg"), entry).unwrap();
+    let error = boot(&make("missing.img"));
+    assert!(error.contains("its entry `One` needs /boot/vmlinuz"), "{error}");
+    fs::write(tree.parent().unwrap().join("vmlinuz"), b"rubbish").unwrap();
+    let error = boot(&make("rubbish.img"));
+    assert!(error.contains("/boot/vmlinuz is no kernel"), "{error}");
+}
