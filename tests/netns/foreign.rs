@@ -1,9 +1,10 @@
 //! Firewalls of others in the way: `vnet check` names what drops, and what it advises helps.
 
 use serde_json::Value;
-use vnet_testkit::{Lan, Netd, Udhcpc, ping, udp_seen_as};
+use vnet_testkit::{Lan, Netd, Udhcpc, ping, ping6, udp_seen_as};
+use vnet_types::Mode;
 
-use vnet_tests::{Host, nat};
+use vnet_tests::{Host, nat, request6};
 
 const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -218,4 +219,36 @@ fn whoever_starts_a_network_learns_at_once_what_drops_its_packets_and_what_helps
     netd.kill9();
     let netd = host.netd();
     assert!(netd.log().contains("iptables -I DOCKER-USER -i virbr0 -j ACCEPT"), "{}", netd.log());
+}
+
+#[test]
+fn dockers_policy_for_ipv6_is_named_and_its_own_place_helps() {
+    let host = Host::dual_stack();
+    // Where the kernel has br_netfilter in itself, it is on in each new namespace.
+    if host.ns().enter(|| std::path::Path::new(BRIDGE_NETFILTER).exists()) {
+        host.ns().set_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+        host.ns().set_sysctl("net.bridge.bridge-nf-call-ip6tables", "0");
+    }
+    let netd = host.netd();
+    host.ns().run(["sh", "-ec", &DOCKER.replace("iptables", "ip6tables")]);
+    let changed = host.create(&request6(Mode::Nat, "default", "fd12:3456:789a::/64")).unwrap();
+    let told = |notes: &[String]| notes.iter().any(|note| note.contains("ip6 filter"));
+    assert!(told(&changed.notes), "{:?}", changed.notes);
+    let guest = host.lan.guest_on("virbr0");
+    guest.ns.ip("addr add fd12:3456:789a::50/64 dev eth0 nodad");
+    guest.ns.route("default", "fd12:3456:789a::1");
+    ping6(&guest.ns, Lan::SERVER6).unwrap_err();
+    let rows = foreign_rules(&netd);
+    assert_eq!(
+        commands(&rows),
+        [
+            "ip6tables -I DOCKER-USER -i virbr0 -j ACCEPT",
+            "ip6tables -I DOCKER-USER -o virbr0 -j ACCEPT",
+        ]
+    );
+    for command in commands(&rows) {
+        host.ns().run(["sh", "-ec", command]);
+    }
+    ping6(&guest.ns, Lan::SERVER6).unwrap();
+    assert!(all_pass(&foreign_rules(&netd)), "{:?}", foreign_rules(&netd));
 }

@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     pub(crate) ip_forward: bool,
     /// `bridge-nf-call-iptables`; none without br_netfilter.
     pub(crate) bridge_netfilter: Option<bool>,
+    /// The same for rules of IPv6.
+    pub(crate) bridge_netfilter6: Option<bool>,
     pub(crate) netd: Netd,
     pub(crate) networks: Vec<Network>,
     /// The host's links, addresses and routes, or why they are not known.

@@ -37,6 +37,7 @@ pub(crate) async fn gather(context: &Context) -> Facts {
         modules: modules(),
         ip_forward: sysctl("net/ipv4/ip_forward").as_deref() == Some("1"),
         bridge_netfilter: sysctl("net/bridge/bridge-nf-call-iptables").map(|value| value == "1"),
+        bridge_netfilter6: sysctl("net/bridge/bridge-nf-call-ip6tables").map(|value| value == "1"),
         observed: observe(context).await,
         sockets: listeners(&networks),
         resolver: resolver(&networks).await,

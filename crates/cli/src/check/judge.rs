@@ -251,15 +251,21 @@ fn bridge_netfilter(facts: &Facts) -> Row {
 fn flows(facts: &Facts) -> Vec<Flow> {
     let uplink = facts.observed.as_ref().ok().and_then(uplink);
     let mut flows = Vec::new();
-    let mut add = |bridge: &str, subnet: ipnet::Ipv4Net, mode: Mode, bound: Option<&str>| {
+    let mut add = |bridge: &str, subnet: ipnet::IpNet, mode: Mode, bound: Option<&str>| {
         let uplink = bound.or(uplink.as_deref());
-        let bridge_netfilter = facts.bridge_netfilter == Some(true);
+        let bridge_netfilter = match subnet {
+            ipnet::IpNet::V4(_) => facts.bridge_netfilter == Some(true),
+            ipnet::IpNet::V6(_) => facts.bridge_netfilter6 == Some(true),
+        };
         flows.extend(Needs { bridge, subnet, mode, uplink, bridge_netfilter }.flows());
     };
     for network in facts.networks.iter().filter(is_up) {
         let definition = &network.definition;
         let bound = definition.uplink.as_ref().map(|uplink| uplink.as_str());
-        add(definition.bridge.as_str(), definition.subnet.net(), definition.mode, bound);
+        let prefix = definition.ipv6.as_ref().map(|ipv6| ipv6.prefix.net().into());
+        for subnet in std::iter::once(definition.subnet.net().into()).chain(prefix) {
+            add(definition.bridge.as_str(), subnet, definition.mode, bound);
+        }
     }
     if flows_are_missing(facts)
         && let Ok(subnet) = facts.observed.as_ref().map_or_else(
@@ -267,7 +273,7 @@ fn flows(facts: &Facts) -> Vec<Flow> {
             |observed| free_subnet(observed, &[]),
         )
     {
-        add("virbr0", subnet.net(), Mode::Nat, None);
+        add("virbr0", subnet.net().into(), Mode::Nat, None);
     }
     flows
 }

@@ -39,6 +39,7 @@ fn good() -> Facts {
         modules: BTreeMap::from([("bridge", Module::Present), ("tun", Module::Loadable)]),
         ip_forward: true,
         bridge_netfilter: None,
+        bridge_netfilter6: None,
         netd: Netd::Version(env!("CARGO_PKG_VERSION").to_owned()),
         networks: vec![network("active")],
         observed: Ok(observed),

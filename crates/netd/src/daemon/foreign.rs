@@ -10,7 +10,10 @@ use vnet_types::NetworkName;
 use super::Daemon;
 use crate::failure::chain;
 
-const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+const BRIDGE_NETFILTER: [&str; 2] = [
+    "/proc/sys/net/bridge/bridge-nf-call-iptables",
+    "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+];
 
 impl Daemon {
     /// What drops packets of these networks for sure, with the commands that help, as notes for
@@ -28,19 +31,23 @@ impl Daemon {
                 return Vec::new();
             }
         };
-        let bridge_netfilter =
-            std::fs::read_to_string(BRIDGE_NETFILTER).is_ok_and(|value| value.trim() == "1");
+        let [four, six] = BRIDGE_NETFILTER
+            .map(|path| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1"));
         let outlet = observed.outlet.and_then(|index| observed.link_name(index));
         let mut flows = Vec::new();
         for network in networks.into_iter().filter_map(|name| self.networks.get(name)) {
             let needs = Needs {
                 bridge: network.bridge.as_str(),
-                subnet: network.subnet.net(),
+                subnet: network.subnet.net().into(),
                 mode: network.mode,
                 uplink: network.uplink.as_ref().map(|uplink| uplink.as_str()).or(outlet),
-                bridge_netfilter,
+                bridge_netfilter: four,
             };
             flows.extend(needs.flows());
+            if let Some(ipv6) = &network.ipv6 {
+                let subnet = ipv6.prefix.net().into();
+                flows.extend(Needs { subnet, bridge_netfilter: six, ..needs }.flows());
+            }
         }
         // One note for all that the same commands help against.
         let mut found: BTreeMap<Vec<String>, String> = BTreeMap::new();

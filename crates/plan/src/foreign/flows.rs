@@ -1,17 +1,17 @@
 //! The packets that a network needs to pass.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use vnet_types::Mode;
 
-use super::{Connection, Flow, Hook};
+use super::{Connection, Flow, Hook, Version};
 
 /// What a network is to the rules of others.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
     /// Its bridge.
     pub bridge: &'a str,
-    /// The addresses of its guests.
-    pub subnet: Ipv4Net,
+    /// The addresses of its guests, of one version of IP.
+    pub subnet: IpNet,
     /// Whom they talk to.
     pub mode: Mode,
     /// The link by which they reach the outside, if that is known.
@@ -26,9 +26,14 @@ impl Needs<'_> {
     pub fn flows(&self) -> Vec<Flow> {
         let Self { bridge, subnet, mode, bridge_netfilter, .. } = *self;
         let uplink = self.uplink.map(str::to_owned);
+        let (version, ip) = match subnet {
+            IpNet::V4(_) => (Version::Four, ""),
+            IpNet::V6(_) => (Version::Six, "IPv6 "),
+        };
         let base = Flow {
-            name: format!("packets from {bridge} to the outside"),
+            name: format!("{ip}packets from {bridge} to the outside"),
             bridge: bridge.to_owned(),
+            version,
             hook: Hook::Forward,
             from: Some(bridge.to_owned()),
             to: uplink.clone(),
@@ -38,7 +43,7 @@ impl Needs<'_> {
             service: Some(("tcp", 443)),
         };
         let back = Flow {
-            name: format!("answers from the outside to {bridge}"),
+            name: format!("{ip}answers from the outside to {bridge}"),
             from: uplink,
             to: Some(bridge.to_owned()),
             source: None,
@@ -50,7 +55,7 @@ impl Needs<'_> {
         let mut flows = Vec::new();
         if mode == Mode::Routed {
             flows.push(Flow {
-                name: format!("packets from the outside to {bridge}"),
+                name: format!("{ip}packets from the outside to {bridge}"),
                 connection: Connection::New,
                 service: Some(("tcp", 443)),
                 ..back.clone()
@@ -58,14 +63,14 @@ impl Needs<'_> {
         }
         if bridge_netfilter {
             flows.push(Flow {
-                name: format!("frames between guests on {bridge}"),
+                name: format!("{ip}frames between guests on {bridge}"),
                 to: Some(bridge.to_owned()),
                 destination: Some(subnet),
                 ..base.clone()
             });
         }
         flows.push(Flow {
-            name: format!("DNS requests on {bridge}"),
+            name: format!("{ip}DNS requests on {bridge}"),
             hook: Hook::Input,
             to: None,
             service: Some(("udp", 53)),

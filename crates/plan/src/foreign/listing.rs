@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Hook;
+use super::{Hook, Version};
 use crate::firewall::TABLE;
 
 /// Why a listing cannot be used.
@@ -98,11 +98,18 @@ impl Ruleset {
     /// Whether somebody else's chain decides about packets to or through the host.
     #[must_use]
     pub fn decides(&self) -> bool {
-        [Hook::Forward, Hook::Input].iter().any(|hook| self.base_chains(*hook).next().is_some())
+        let places = [Hook::Forward, Hook::Input]
+            .into_iter()
+            .flat_map(|hook| [(hook, Version::Four), (hook, Version::Six)]);
+        places.into_iter().any(|(hook, version)| self.base_chains(hook, version).next().is_some())
     }
 
-    /// The base chains that IPv4 packets pass at `hook`.
-    pub(super) fn base_chains(&self, hook: Hook) -> impl Iterator<Item = &Place> {
+    /// The base chains that packets of `version` pass at `hook`.
+    pub(super) fn base_chains(&self, hook: Hook, version: Version) -> impl Iterator<Item = &Place> {
+        let family = match version {
+            Version::Four => "ip",
+            Version::Six => "ip6",
+        };
         let hook = match hook {
             Hook::Forward => "forward",
             Hook::Input => "input",
@@ -112,7 +119,7 @@ impl Ruleset {
             .filter(move |(place, chain)| {
                 chain.is_filter
                     && chain.hook.as_deref() == Some(hook)
-                    && (place.family == "ip" || place.family == "inet")
+                    && (place.family == family || place.family == "inet")
             })
             .map(|(place, _)| place)
     }

@@ -15,7 +15,7 @@ mod walk;
 
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub use flows::Needs;
 pub use listing::{Ruleset, RulesetError};
@@ -28,6 +28,15 @@ pub enum Hook {
     Forward,
     /// To the host itself.
     Input,
+}
+
+/// The version of IP: rules of one are none of the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// IPv4.
+    Four,
+    /// IPv6.
+    Six,
 }
 
 /// What a packet is to the connection that it belongs to.
@@ -46,6 +55,8 @@ pub struct Flow {
     pub name: String,
     /// The bridge that it is about.
     pub bridge: String,
+    /// The version of IP.
+    pub version: Version,
     /// Where they pass.
     pub hook: Hook,
     /// The link that they come in by, if that is known.
@@ -53,9 +64,9 @@ pub struct Flow {
     /// The link that they leave by, if that is known.
     pub to: Option<String>,
     /// Whom they are from, if that is known.
-    pub source: Option<Ipv4Net>,
+    pub source: Option<IpNet>,
     /// Whom they are for, if that is known.
-    pub destination: Option<Ipv4Net>,
+    pub destination: Option<IpNet>,
     /// First packets or later ones.
     pub connection: Connection,
     /// The protocol and the port at their destination, if they matter.
@@ -113,7 +124,7 @@ impl fmt::Display for Obstacle {
 pub fn obstacles(ruleset: &Ruleset, flows: &[Flow]) -> Vec<Obstacle> {
     let mut found = Vec::new();
     for flow in flows {
-        for base in ruleset.base_chains(flow.hook) {
+        for base in ruleset.base_chains(flow.hook, flow.version) {
             if let Some(drop) = walk::dropped(ruleset, base, flow) {
                 let owner = Owner::of(ruleset, base, &drop.chain);
                 found.push(Obstacle {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::listing::Place;
-use super::{Flow, Hook, Ruleset};
+use super::{Flow, Hook, Ruleset, Version};
 
 /// The program that keeps a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,15 +33,18 @@ impl fmt::Display for Owner {
 
 impl Owner {
     pub(super) fn of(ruleset: &Ruleset, base: &Place, dropping: &str) -> Self {
-        let iptables =
-            base.family == "ip" && base.table == "filter" && base.name == base.name.to_uppercase();
+        // In `inet` there are none of iptables.
+        let iptables = base.family != "inet"
+            && base.table == "filter"
+            && base.name == base.name.to_uppercase();
         if base.table == "firewalld" {
             Self::Firewalld
-        } else if dropping.starts_with("ufw-") {
+        } else if dropping.starts_with("ufw-") || dropping.starts_with("ufw6-") {
             Self::Ufw
         } else if iptables && base.name == "FORWARD" && ruleset.has_chain(base, "DOCKER-USER") {
             Self::Docker
-        } else if iptables && ruleset.has_chain(base, "ufw-") {
+        } else if iptables && ["ufw-", "ufw6-"].iter().any(|prefix| ruleset.has_chain(base, prefix))
+        {
             Self::Ufw
         } else if iptables {
             Self::Iptables
@@ -54,11 +57,15 @@ impl Owner {
     pub(super) fn fix(self, base: &Place, flow: &Flow) -> Vec<String> {
         let bridge = &flow.bridge;
         let Place { family, table, name } = base;
+        let iptables = match flow.version {
+            Version::Four => "iptables",
+            Version::Six => "ip6tables",
+        };
         match (self, flow.hook) {
             // https://docs.docker.com/engine/network/packet-filtering-firewalls/
             (Self::Docker, Hook::Forward) => vec![
-                format!("iptables -I DOCKER-USER -i {bridge} -j ACCEPT"),
-                format!("iptables -I DOCKER-USER -o {bridge} -j ACCEPT"),
+                format!("{iptables} -I DOCKER-USER -i {bridge} -j ACCEPT"),
+                format!("{iptables} -I DOCKER-USER -o {bridge} -j ACCEPT"),
             ],
             // ufw(8), `ufw route`
             (Self::Ufw, Hook::Forward) => vec![
@@ -72,13 +79,15 @@ impl Owner {
                 format!("firewall-cmd --zone=trusted --add-interface={bridge}"),
             ],
             (Self::Iptables, Hook::Forward) => vec![
-                format!("iptables -I {name} -i {bridge} -j ACCEPT"),
-                format!("iptables -I {name} -o {bridge} -j ACCEPT"),
+                format!("{iptables} -I {name} -i {bridge} -j ACCEPT"),
+                format!("{iptables} -I {name} -o {bridge} -j ACCEPT"),
             ],
             (Self::Iptables | Self::Docker, Hook::Input) => {
                 let accept = "--dport 53 -j ACCEPT";
                 ["udp", "tcp"]
-                    .map(|protocol| format!("iptables -I INPUT -i {bridge} -p {protocol} {accept}"))
+                    .map(|protocol| {
+                        format!("{iptables} -I INPUT -i {bridge} -p {protocol} {accept}")
+                    })
                     .into()
             }
             (Self::Nft, Hook::Forward) => ["iifname", "oifname"]

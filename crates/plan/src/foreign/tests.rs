@@ -14,6 +14,7 @@ fn flow(hook: Hook, from: Option<&str>, to: Option<&str>, connection: Connection
     Flow {
         name: "packets".into(),
         bridge: "virbr0".into(),
+        version: Version::Four,
         hook,
         from: from.map(Into::into),
         to: to.map(Into::into),
@@ -141,8 +142,14 @@ fn a_rule_that_may_drop_is_no_obstacle() {
     assert_eq!(one(&listing, out()).chain, "filter_FWD_public");
 }
 
+fn six(flow: Flow) -> Flow {
+    let net = |known: Option<IpNet>| known.map(|_| "fd00:7::/64".parse().unwrap());
+    let (source, destination) = (net(flow.source), net(flow.destination));
+    Flow { version: Version::Six, source, destination, ..flow }
+}
+
 #[test]
-fn our_own_table_and_ipv6_are_left_out() {
+fn our_own_table_and_the_other_version_of_ip_are_left_out() {
     let chain = |family: &str, table: &str| {
         json!({"nftables": [{"chain": {
             "family": family, "table": table, "name": "forward", "handle": 1,
@@ -152,7 +159,36 @@ fn our_own_table_and_ipv6_are_left_out() {
     };
     assert_eq!(found(&chain("inet", "vnet"), out()), []);
     assert_eq!(found(&chain("ip6", "filter"), out()), []);
-    assert_eq!(found(&chain("inet", "other"), out()).len(), 1);
+    assert_eq!(found(&chain("ip", "filter"), six(out())), []);
+    assert_eq!(found(&chain("ip6", "filter"), six(out())).len(), 1);
+    for flow in [out(), six(out())] {
+        assert_eq!(found(&chain("inet", "other"), flow).len(), 1);
+    }
+}
+
+#[test]
+fn docker_drops_ipv6_in_its_own_table_and_is_told_by_ip6tables() {
+    let listing = DOCKER.replace("\"family\": \"ip\"", "\"family\": \"ip6\"");
+    assert_eq!(found(&listing, out()), []);
+    let obstacle = one(&listing, six(out()));
+    assert_eq!((obstacle.owner, obstacle.table.as_str()), (Owner::Docker, "ip6 filter"));
+    assert_eq!(obstacle.fix[0], "ip6tables -I DOCKER-USER -i virbr0 -j ACCEPT");
+}
+
+#[test]
+fn an_accept_of_one_version_is_none_of_the_other() {
+    let accept = |header: &str, net: &str, len: u8| {
+        json!([
+            {"match": {"op": "==", "left": {"payload": {"protocol": header, "field": "saddr"}},
+                       "right": {"prefix": {"addr": net, "len": len}}}},
+            {"accept": null}
+        ])
+    };
+    let with = |expr| with_rule(FIREWALLD, "inet", "firewalld", "filter_FORWARD", expr);
+    let four = with(accept("ip", "192.168.0.0", 16));
+    assert_eq!((found(&four, out()).len(), found(&four, six(out())).len()), (0, 1));
+    let only_six = with(accept("ip6", "fd00::", 8));
+    assert_eq!((found(&only_six, out()).len(), found(&only_six, six(out())).len()), (1, 0));
 }
 
 #[test]

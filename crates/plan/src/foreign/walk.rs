@@ -1,12 +1,12 @@
 //! A packet's way through one base chain.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::listing::{Place, Rule};
-use super::{Certainty, Connection, Flow, Ruleset};
+use super::{Certainty, Connection, Flow, Ruleset, Version};
 
 /// Rules that are looked at for one packet, at most; a listing may be of any size.
 const RULES: u32 = 200_000;
@@ -251,8 +251,8 @@ impl<'a> Walk<'a> {
         match (field("meta", "key"), field("ct", "key")) {
             (Some("iif" | "iifname"), _) => interface(flow.from.as_deref(), right),
             (Some("oif" | "oifname"), _) => interface(flow.to.as_deref(), right),
-            (Some("nfproto"), _) => is(right == "ipv4"),
-            (Some("protocol"), _) => is(right == "ip"),
+            (Some("nfproto"), _) => is(right == of(flow.version, "ipv4", "ipv6")),
+            (Some("protocol"), _) => is(right == of(flow.version, "ip", "ip6")),
             (Some("l4proto"), _) => self.protocol(right),
             (None, Some("state")) => is(right
                 == match flow.connection {
@@ -262,14 +262,18 @@ impl<'a> Walk<'a> {
             // Nobody has changed the addresses of these packets.
             (None, Some("status")) if right == "dnat" || right == "snat" => Matches::No,
             (None, None) => match (field("payload", "protocol"), field("payload", "field")) {
-                (Some("ip"), Some("saddr")) => within(flow.source, right),
-                (Some("ip"), Some("daddr")) => within(flow.destination, right),
-                (Some("ip"), Some("protocol")) => self.protocol(right),
-                (Some("ip6"), _) => Matches::No,
+                (Some(header @ ("ip" | "ip6")), _) if header != of(flow.version, "ip", "ip6") => {
+                    Matches::No
+                }
+                (Some("ip" | "ip6"), Some("saddr")) => within(flow.source, right),
+                (Some("ip" | "ip6"), Some("daddr")) => within(flow.destination, right),
+                (Some("ip"), Some("protocol")) | (Some("ip6"), Some("nexthdr")) => {
+                    self.protocol(right)
+                }
                 (Some(protocol @ ("tcp" | "udp" | "th")), Some("dport")) => {
                     self.port(protocol, right)
                 }
-                (Some(protocol @ ("icmp" | "tcp" | "udp" | "sctp" | "dccp")), _) => {
+                (Some(protocol @ ("icmp" | "icmpv6" | "tcp" | "udp" | "sctp" | "dccp")), _) => {
                     both(self.protocol(&Value::from(protocol)), Matches::Unknown)
                 }
                 _ => Matches::Unknown,
@@ -317,6 +321,13 @@ fn extension(body: &Value) -> Extension {
     }
 }
 
+fn of(version: Version, four: &'static str, six: &'static str) -> &'static str {
+    match version {
+        Version::Four => four,
+        Version::Six => six,
+    }
+}
+
 fn is(yes: bool) -> Matches {
     if yes { Matches::Yes } else { Matches::No }
 }
@@ -346,9 +357,9 @@ fn interface(ours: Option<&str>, right: &Value) -> Matches {
     })
 }
 
-fn within(ours: Option<Ipv4Net>, right: &Value) -> Matches {
+fn within(ours: Option<IpNet>, right: &Value) -> Matches {
     let net = match (right.as_str(), right.get("prefix")) {
-        (Some(address), _) => address.parse().ok().map(|address: Ipv4Addr| address.into()),
+        (Some(address), _) => address.parse().ok().map(|address: IpAddr| address.into()),
         (None, Some(prefix)) => network(prefix),
         _ => None,
     };
@@ -359,7 +370,7 @@ fn within(ours: Option<Ipv4Net>, right: &Value) -> Matches {
     }
 }
 
-fn network(prefix: &Value) -> Option<Ipv4Net> {
+fn network(prefix: &Value) -> Option<IpNet> {
     let address = prefix.get("addr")?.as_str()?.parse().ok()?;
-    Ipv4Net::new(address, u8::try_from(prefix.get("len")?.as_u64()?).ok()?).ok()
+    IpNet::new(address, u8::try_from(prefix.get("len")?.as_u64()?).ok()?).ok()
 }
