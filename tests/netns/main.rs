@@ -17,6 +17,7 @@ mod foreign;
 mod forwards;
 mod forwards6;
 mod ipv6;
+mod isolation;
 mod limits;
 mod mtu;
 mod nat;

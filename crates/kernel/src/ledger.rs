@@ -132,7 +132,7 @@ fn namespace_cookie() -> u64 {
 fn replace(path: &Path, stored: &Stored) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(stored)?)?;
+    file.write_all(&serde_json::to_vec(stored)?)?;
     std::fs::rename(new, path)
 }
 

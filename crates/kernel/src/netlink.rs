@@ -12,8 +12,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{
@@ -217,11 +217,26 @@ fn link(message: LinkMessage) -> Option<(String, Link)> {
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
-            LinkAttribute::AfSpecUnspec(families) => link.ipv6 = ipv6(&families),
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.ipv6 = ipv6(&families);
+                (link.forwarding, link.route_localnet) = ipv4(&families);
+            }
             _ => {}
         }
     }
     Some((name?, link))
+}
+
+/// Whether it forwards, and whether it carries loopback addresses.
+fn ipv4(families: &[AfSpecUnspec]) -> (bool, bool) {
+    let conf = families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet(attributes) => attributes.iter().find_map(|attribute| match attribute {
+            AfSpecInet::DevConf(conf) => Some(conf),
+            _ => None,
+        }),
+        _ => None,
+    });
+    conf.map_or((false, false), |conf| (conf.forwarding != 0, conf.route_localnet != 0))
 }
 
 /// A link that has no IPv6 says nothing of it.

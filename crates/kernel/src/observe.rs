@@ -56,21 +56,13 @@ impl Kernel {
     pub async fn observe(&mut self, routes: Routes) -> Result<Observed, ObserveError> {
         let ledger = self.ledger.get().clone();
         // Dumps on one socket go one after the other: the kernel answers EBUSY otherwise.
-        let mut links = self.netlink.links().await?;
+        let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
         let routes = match routes {
             Routes::Read => self.netlink.routes().await?,
             Routes::Skip => Vec::new(),
         };
         let ipv6 = sysctl::has_ipv6();
-        for bridge in ledger.bridges.keys() {
-            if let Some(link) = links.get_mut(bridge.as_str()) {
-                let forwarding = sysctl::read(&format!("net/ipv4/conf/{bridge}/forwarding"));
-                link.forwarding = forwarding.is_ok_and(|value| value == "1");
-                let localnet = sysctl::read(&format!("net/ipv4/conf/{bridge}/route_localnet"));
-                link.route_localnet = localnet.is_ok_and(|value| value == "1");
-            }
-        }
         let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
         let mut sysctls = BTreeMap::from([(IP_FORWARD.to_owned(), forward)]);
         if ipv6 && let Ok(forward) = sysctl::read(FORWARD6) {

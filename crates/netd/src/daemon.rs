@@ -47,6 +47,8 @@ pub(crate) struct Daemon {
     pub(crate) writer: LeaseWriter,
     pub(crate) upstreams: Upstreams,
     guard: Guard,
+    /// The definitions as they were read last.
+    definitions: store::Cache,
     /// As they are on disk, but for running ones: as they were when they were started.
     pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
     pub(crate) broken: Vec<BrokenDefinition>,
@@ -85,6 +87,7 @@ impl Shared {
             writer,
             upstreams,
             guard,
+            definitions: store::Cache::default(),
             networks: BTreeMap::new(),
             broken: Vec::new(),
             running: BTreeMap::new(),
@@ -708,7 +711,7 @@ impl Daemon {
     /// Reads the definitions anew, but for networks that are up: they stay as they were started.
     pub(crate) fn read_definitions(&mut self) -> Result<(), ErrorBody> {
         let store::Definitions { mut networks, bridged, broken } =
-            store::read_all(&self.paths).map_err(|error| failed(&error))?;
+            store::read_all(&self.paths, &mut self.definitions).map_err(|error| failed(&error))?;
         self.bridged.define(bridged);
         for name in self.up() {
             if let Some(network) = self.networks.remove(&name) {

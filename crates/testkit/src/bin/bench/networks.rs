@@ -1,15 +1,14 @@
 //! Many networks: what one more costs, what netd holds in memory, and a change beside 1,000
 //! forwards.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use vnet_testkit::{Lan, Netd, binary};
+use vnet_testkit::{Lan, Netd};
 
 use crate::create::vnet;
-use crate::rows::{Row, timed};
+use crate::rows::Row;
 
 /// How many networks there are before the one that is measured.
 const SIZES: [u32; 4] = [1, 10, 100, 1000];
@@ -71,11 +70,10 @@ fn forwards(runs: u32) -> Result<Vec<Row>> {
         )
     };
     let all: String = (0..FORWARDS).map(forward).collect();
-    fs::write(&file, present.clone() + &all)?;
-    let mut edit = Command::new(binary("vnet"));
-    edit.arg("--root").arg(root.path()).args(["edit", "default"]).stdin(File::open(&file)?);
+    fs::write(&file, present + &all)?;
+    let edit = format!("edit default --file {}", file.display());
     let mut first = Row::new(format!("vnet edit, {FORWARDS} forwards at once"));
-    first.add(lan.host.enter(|| timed(&mut edit))?);
+    first.add(vnet(&lan, root.path(), &edit)?);
     let mut add = Row::new(format!("vnet forward add, beside {FORWARDS} forwards"));
     let mut remove = Row::new(format!("vnet forward remove, beside {FORWARDS} forwards"));
     for _ in 0..runs {
