@@ -12,9 +12,6 @@ use vnet_testkit::{HostState, Lan, Netns};
 
 use vnet_tests::{Host, nat, refusal, wait};
 
-/// More steps than any plan here has.
-const MANY: u32 = 40;
-
 fn eth0() -> EnslaveUplink {
     EnslaveUplink {
         bridge: "br0".parse().unwrap(),
@@ -34,12 +31,12 @@ fn release(host: &Host) -> Result<BridgeChanged, ClientError> {
     wait(host.client().release(&bridge, &uplink, Guests::Respect, Run::Real))
 }
 
-fn dual_stack() -> Host {
+pub(crate) fn dual_stack() -> Host {
     Host { lan: Lan::dual_stack(), ..Host::new() }
 }
 
 /// Everything about an uplink that has to come along.
-fn furnish(host: &Host) {
+pub(crate) fn furnish(host: &Host) {
     let ns = host.ns();
     for line in [
         "addr add 203.0.113.77/24 dev eth0 label eth0:1",
@@ -68,7 +65,7 @@ fn furnish(host: &Host) {
 }
 
 /// What is on a link, with the link's name replaced.
-fn facts(host: &Host, link: &str) -> Vec<String> {
+pub(crate) fn facts(host: &Host, link: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in [
         "-4 route show table all",
@@ -381,52 +378,6 @@ fn a_bridge_that_was_there_is_adopted_and_given_back() {
     let released = release(&host).unwrap();
     assert!(released.notes[0].contains("was there before"), "{:?}", released.notes);
     before.assert_same(&HostState::of(ns));
-}
-
-/// Runs `act` against a netd that dies after 1, 2, 3… steps, until it survives.
-fn dies_at_every_step(
-    prepare: impl Fn(&Host),
-    act: impl Fn(&Host) -> Result<BridgeChanged, ClientError>,
-) -> u32 {
-    for survived in 1..MANY {
-        let host = dual_stack();
-        furnish(&host);
-        let untouched = HostState::of(host.ns());
-        let was = facts(&host, "eth0");
-        {
-            let _netd = host.netd();
-            prepare(&host);
-        }
-        let netd = host.try_netd(&[("VNET_CRASH_AFTER", &survived.to_string())]);
-        let acted = netd.as_ref().ok().map(|_| act(&host));
-        drop(netd);
-        let _netd = host.netd();
-        match wait(host.client().bridges()).unwrap().first() {
-            Some(network) => {
-                assert_eq!(network.state, State::Active);
-                assert_eq!(facts(&host, "br0"), was, "after {survived} steps");
-                release(&host).unwrap();
-            }
-            None => assert_eq!(facts(&host, "eth0"), was, "after {survived} steps"),
-        }
-        untouched.assert_same(&HostState::of(host.ns()));
-        if matches!(acted, Some(Ok(_))) {
-            return survived;
-        }
-    }
-    panic!("netd died {MANY} times");
-}
-
-#[test]
-fn netd_killed_after_any_step_of_enslaving_leaves_a_whole_state() {
-    let steps = dies_at_every_step(|_| {}, |host| enslave(host, &eth0()));
-    assert!(steps > 6, "only {steps} steps");
-}
-
-#[test]
-fn netd_killed_after_any_step_of_releasing_leaves_a_whole_state() {
-    let steps = dies_at_every_step(|host| drop(enslave(host, &eth0()).unwrap()), release);
-    assert!(steps > 3, "only {steps} steps");
 }
 
 #[test]

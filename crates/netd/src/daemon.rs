@@ -33,6 +33,7 @@ use crate::guard::{Guard, serve as serve_guard};
 use crate::history::History;
 use crate::leases::LeaseWriter;
 use crate::services::{Changes, Farewell, Services, unix_now};
+use crate::sightings::Sightings;
 use crate::{forwards, lease_view, links, network_view, reconcile, request, store};
 
 /// What netd knows and does, for any number of askers.
@@ -66,6 +67,8 @@ pub(crate) struct Daemon {
     histories: BTreeMap<NetworkName, History>,
     /// The networks over an uplink.
     pub(crate) bridged: bridged::Bridged,
+    /// The addresses of their guests.
+    sightings: Sightings,
 }
 
 impl Shared {
@@ -97,6 +100,7 @@ impl Shared {
             leases_changed: Arc::default(),
             histories: BTreeMap::new(),
             bridged: bridged::Bridged::default(),
+            sightings: Sightings::default(),
         };
         daemon.start_up().await?;
         let changed = daemon.leases_changed.clone();

@@ -31,5 +31,6 @@ mod request;
 mod reservation;
 pub mod run;
 mod services;
+mod sightings;
 mod store;
 mod watch;

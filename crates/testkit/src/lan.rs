@@ -19,7 +19,7 @@ use crate::Netns;
 use crate::process::{binary, die_with_parent, read_line_within};
 
 /// How long `vnet-outside` may take to bind its sockets.
-const READY_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host with an uplink `eth0`, and the world outside, with servers in it. The servers die with
 /// the thread that made the LAN: make one in each test, not one in a static for all.

@@ -72,6 +72,7 @@ impl Daemon {
         for operation in diff_intakes(&self.desired(&self.up(), &observed), &observed).operations {
             self.kernel.execute(&operation).await.map_err(|error| failed(&error))?;
         }
+        self.listen_at_ports(&observed);
         // What others have damaged is put back, and said, by `repair`.
         if !matches!(observed.firewall, FirewallState::Holds(_)) {
             return Ok(());
@@ -103,6 +104,7 @@ impl Daemon {
     }
 
     pub(super) async fn firewall_for(&mut self, observed: &Observed) -> Result<(), ErrorBody> {
+        self.listen_at_ports(observed);
         let desired = self.desired(&self.up(), observed);
         for operation in &diff_firewall(&desired, observed).operations {
             self.kernel.execute(operation).await.map_err(|error| failed(&error))?;

@@ -38,9 +38,37 @@ pub(super) fn facts(root: &Path, uplink: &LinkId) -> ManagerFacts {
         collect(root, path, &mut facts);
     }
     facts.networkd_file = file;
+    add_drop_ins(root, &mut facts);
     facts.network_manager = state("run/NetworkManager/devices")
         .is_some_and(|text| text.lines().any(|line| line.trim() == "managed=true"));
     facts
+}
+
+/// Adds to each `.network` file what stands in its folder of drop-ins, which systemd-networkd
+/// reads after it.
+fn add_drop_ins(root: &Path, facts: &mut ManagerFacts) {
+    for (path, text) in &mut facts.files {
+        if !path.ends_with(".network") {
+            continue;
+        }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let mut drop_ins = ManagerFacts::default();
+        for folder in ["usr/lib/systemd/network", "run/systemd/network", "etc/systemd/network"] {
+            collect(root, &format!("{folder}/{name}.d"), &mut drop_ins);
+        }
+        // Two of one name: the one in /etc counts.
+        let by_name: std::collections::BTreeMap<_, _> = drop_ins
+            .files
+            .iter()
+            .filter(|(path, _)| path.ends_with(".conf"))
+            .rev()
+            .map(|(path, text)| (path.rsplit('/').next(), text))
+            .collect();
+        for drop_in in by_name.values() {
+            text.push('\n');
+            text.push_str(drop_in);
+        }
+    }
 }
 
 /// The file at `place`, or the files in that folder.

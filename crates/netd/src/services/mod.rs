@@ -3,7 +3,7 @@
 mod dhcp;
 mod dns;
 mod edit;
-mod packet;
+pub(crate) mod packet;
 mod probing;
 mod six;
 

@@ -35,6 +35,37 @@ pub(crate) struct PacketSocket {
     _port: Option<Socket>,
 }
 
+/// A packet socket that hears nothing yet, and will hear nothing that the host sends.
+fn socket() -> io::Result<OwnedFd> {
+    // Protocol 0: nothing arrives before the filter stands.
+    // SAFETY: no pointer is passed.
+    let fd = unsafe {
+        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        libc::socket(libc::AF_PACKET, kind, 0)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: socket() has just made this descriptor, and nothing else knows its number.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+    Ok(socket)
+}
+
+/// A socket that only listens: what comes in at `link` and passes `filter`, with so many bytes
+/// that may wait.
+pub(crate) fn listen(
+    link: &IfName,
+    filter: &[libc::sock_filter],
+    buffer: libc::c_int,
+) -> io::Result<AsyncFd<OwnedFd>> {
+    let socket = socket()?;
+    attach(&socket, filter)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, buffer)?;
+    bind(&socket, link, libc::ETH_P_ALL)?;
+    watch(socket)
+}
+
 impl PacketSocket {
     /// One that sees the frames to UDP port 67 and no others.
     pub(crate) fn open(link: &IfName, address: Ipv4Addr) -> io::Result<Self> {
@@ -59,19 +90,8 @@ impl PacketSocket {
         protocol: libc::c_int,
         filter: &[libc::sock_filter],
     ) -> io::Result<AsyncFd<OwnedFd>> {
-        // Protocol 0: nothing arrives before the filter stands.
-        // SAFETY: no pointer is passed.
-        let fd = unsafe {
-            let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-            libc::socket(libc::AF_PACKET, kind, 0)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: socket() has just made this descriptor, and nothing else knows its number.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = socket()?;
         attach(&socket, filter)?;
-        set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
             .or_else(|_| set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
@@ -226,7 +246,7 @@ fn ipv6_requests() -> [libc::sock_filter; 11] {
     ]
 }
 
-fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+pub(crate) fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 

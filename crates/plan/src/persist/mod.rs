@@ -2,6 +2,8 @@
 //! uplink. Pure: files in, files out.
 
 mod ifupdown;
+mod keyfile;
+mod netplan;
 mod networkd;
 
 use std::collections::BTreeMap;
@@ -75,19 +77,14 @@ pub fn detect(uplink: &IfName, facts: &ManagerFacts) -> Manager {
         let mut files = facts.files.iter().filter(|(path, _)| path.starts_with(folder));
         files.find(|(_, text)| fits(text)).map(|(path, _)| path.clone())
     };
-    let key = format!("{name}:");
-    if let Some(path) =
-        find("etc/netplan/", &|text| text.lines().any(|line| line.trim_start().starts_with(&key)))
-    {
+    if let Some(path) = find("etc/netplan/", &|text| netplan::configures(name, text)) {
         return Manager::Netplan(path);
     }
     if let Some(path) = &facts.networkd_file {
         return Manager::Networkd(path.clone());
     }
-    let keyfile = format!("interface-name={name}");
-    let keyfile = find("etc/NetworkManager/system-connections/", &|text| {
-        text.lines().any(|line| line.trim() == keyfile)
-    });
+    let keyfile =
+        find("etc/NetworkManager/system-connections/", &|text| keyfile::configures(name, text));
     if facts.network_manager || keyfile.is_some() {
         return Manager::NetworkManager(keyfile);
     }
@@ -118,44 +115,101 @@ pub fn persist(network: &BridgedDefinition, mac: MacAddr, facts: &ManagerFacts) 
         Manager::Ifupdown(path) => {
             let text = facts.files.get(&path).map(String::as_str).unwrap_or_default();
             let after = ifupdown::rewritten(network, mac, text);
-            let change = FileChange {
-                path: path.clone(),
-                before: Some(text.to_owned()),
-                after: Some(after),
-            };
             let dhcp = ifupdown::has_dhcp(uplink.as_str(), text);
-            let mut notes = vec![format!(
-                "{uplink} is configured by ifupdown from /{path}: from the next boot, {bridge} is"
-            )];
+            let mut persistence = rewritten_file(path, text, after, |path| {
+                format!(
+                    "{uplink} is configured by ifupdown from /{path}: from the next boot, {bridge} is"
+                )
+            });
             if dhcp {
-                notes.push(format!(
+                persistence.notes.push(format!(
                     "the DHCP client on {uplink} hears no more answers: before the lease ends, \
                      end it and run `dhclient {bridge}`, or boot"
                 ));
             }
-            Persistence { files: vec![change], notes }
+            persistence
         }
-        Manager::Netplan(path) => note(format!(
-            "{uplink} is configured by netplan from /{path}, which is not changed: netd does it \
-             again at each start. To have netplan do it, move what stands under `ethernets: \
-             {uplink}:` to `bridges: {bridge}:`, with `interfaces: [{uplink}]`, `macaddress: {mac}` \
-             and `parameters: {{stp: false, forward-delay: 0}}`"
-        )),
+        Manager::Netplan(path) => {
+            let text = facts.files.get(&path).map(String::as_str).unwrap_or_default();
+            let others = facts.files.iter().filter(|(other, text)| {
+                other.starts_with("etc/netplan/")
+                    && **other != path
+                    && netplan::configures(uplink.as_str(), text)
+            });
+            match netplan::rewritten(network, mac, text).filter(|_| others.count() == 0) {
+                Some(after) => rewritten_file(path, text, after, |path| {
+                    format!(
+                        "{uplink} is configured by netplan from /{path}: from the next boot, or \
+                         `netplan apply`, {bridge} is{}",
+                        match path.contains("cloud-init") {
+                            true => {
+                                "; see that cloud-init does not write it again (`network: {config: \
+                                 disabled}` in /etc/cloud/cloud.cfg.d)"
+                            }
+                            false => "",
+                        }
+                    )
+                }),
+                None => note(format!(
+                    "{uplink} is configured by netplan from /{path}, which is not in the plain \
+                     block style, or not alone, and is not changed: netd does it again at each \
+                     start. To have netplan do it, move what stands under `ethernets: {uplink}:` to \
+                     `bridges: {bridge}:`, with `interfaces: [{uplink}]`, `macaddress: {mac}` and \
+                     `parameters: {{stp: false, forward-delay: 0}}`"
+                )),
+            }
+        }
         Manager::NetworkManager(path) => {
-            let place = path.map(|path| format!(" from /{path}")).unwrap_or_default();
-            note(format!(
-                "{uplink} is configured by NetworkManager{place}, which is not changed, and may \
-                 take its address back when it next activates {uplink}: tell it with `nmcli \
-                 connection add type bridge ifname {bridge} con-name {bridge} bridge.stp no \
-                 bridge.mac-address {mac}` and `nmcli connection add type ethernet ifname {uplink} \
-                 master {bridge}`"
-            ))
+            let old = path
+                .as_ref()
+                .and_then(|path| facts.files.get(path).map(|text| (path.as_str(), text.as_str())));
+            let place = path.as_ref().map(|path| format!(" from /{path}")).unwrap_or_default();
+            match keyfile::files(network, mac, old) {
+                Some(files) => Persistence {
+                    files,
+                    notes: vec![format!(
+                        "{uplink} is configured by NetworkManager{place}: from the next boot, or \
+                         `nmcli connection reload && nmcli connection up vnet-{bridge}`, {bridge} is"
+                    )],
+                },
+                None => note(format!(
+                    "{uplink} is configured by NetworkManager{place}, which is of a sort that vnet \
+                     does not write, and is not changed: tell NetworkManager with `nmcli connection \
+                     add type bridge ifname {bridge} con-name {bridge} bridge.stp no \
+                     bridge.mac-address {mac}` and `nmcli connection add type ethernet ifname \
+                     {uplink} master {bridge}`"
+                )),
+            }
         }
         Manager::Unknown => note(format!(
             "no file of systemd-networkd, NetworkManager, netplan or ifupdown configures {uplink}: \
              netd puts it on {bridge} again at each start"
         )),
     }
+}
+
+/// One file that is changed in its place.
+fn rewritten_file(
+    path: String,
+    before: &str,
+    after: String,
+    note: impl FnOnce(&str) -> String,
+) -> Persistence {
+    let notes = vec![note(&path)];
+    let change = FileChange { path, before: Some(before.to_owned()), after: Some(after) };
+    Persistence { files: vec![change], notes }
+}
+
+/// The lines of a file in sections, each with its own; section headings are left out.
+fn sections(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut section = "";
+    text.lines().filter_map(move |line| {
+        if let Some(name) = line.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+            return None;
+        }
+        Some((section, line))
+    })
 }
 
 #[cfg(test)]

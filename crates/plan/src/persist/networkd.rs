@@ -4,25 +4,13 @@ use std::collections::BTreeMap;
 
 use vnet_types::{BridgedDefinition, MacAddr};
 
-use super::FileChange;
+use super::{FileChange, sections};
 
 /// Whether the `.network` file is for this interface, by its name.
 pub(super) fn matches(name: &str, text: &str) -> bool {
     sections(text).filter(|(section, _)| *section == "Match").any(|(_, line)| {
         let Some((key, value)) = line.split_once('=') else { return false };
         key.trim() == "Name" && value.split_whitespace().any(|pattern| glob(pattern, name))
-    })
-}
-
-/// The lines of a file, each with its section; section headings are left out.
-fn sections(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let mut section = "";
-    text.lines().filter_map(move |line| {
-        if let Some(name) = line.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = name;
-            return None;
-        }
-        Some((section, line))
     })
 }
 

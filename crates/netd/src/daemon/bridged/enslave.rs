@@ -3,7 +3,7 @@
 use vnet_api::client::Run;
 use vnet_api::model::{BridgeChanged, EnslaveUplink, ErrorBody, ErrorKind};
 use vnet_plan::persist;
-use vnet_plan::uplink::{Journal, LinkFacts, Phase, Refusal, Step, check, check_release};
+use vnet_plan::uplink::{Journal, LinkFacts, Phase, Refusal, Step, check, check_release, labelled};
 use vnet_types::{BridgedDefinition, BridgedMode, IfName};
 
 use super::clock::{boot_id, since_boot};
@@ -155,6 +155,17 @@ impl Daemon {
             _ => Vec::new(),
         };
         let now = since_boot();
+        let confirm_until = confirm.map(|seconds| now + seconds);
+        if let Some(bridge) = bridge
+            && self.is_settled(network, bridge)?
+        {
+            // Somebody has taken the uplink from a bridge that has all of the host's network: what
+            // is put back, should it come to that, is the state of before there was a bridge.
+            let mut journal = self.release_journal(network, Phase::Moving, (uplink, bridge))?;
+            journal.on_uplink.extend(on_uplink);
+            let journal = Journal { files, confirm_until, ..journal };
+            return Ok((journal, Some(bridge.clone()), uplink.mtu));
+        }
         let journal = Journal {
             phase: Phase::Moving,
             network: network.clone(),
@@ -170,9 +181,23 @@ impl Daemon {
             on_uplink,
             on_bridge,
             files,
-            confirm_until: confirm.map(|seconds| now + seconds),
+            confirm_until,
         };
         Ok((journal, bridge.cloned(), uplink.mtu))
+    }
+
+    /// Whether the bridge is one that we made, or took over, in this boot.
+    fn is_settled(
+        &self,
+        network: &BridgedDefinition,
+        bridge: &LinkFacts,
+    ) -> Result<bool, ErrorBody> {
+        let journal = self.journal_of(&network.bridge)?;
+        Ok(journal.is_some_and(|journal| {
+            journal.phase == Phase::Settled
+                && journal.boot == boot_id()
+                && (!journal.created || labelled(bridge).is_some())
+        }))
     }
 
     /// Keeps the bridge for good: from here on, everything leads on.

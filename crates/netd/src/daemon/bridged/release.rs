@@ -155,7 +155,7 @@ impl Daemon {
     }
 
     /// What the uplink is to get: all that is on the bridge now, less what the bridge had before.
-    fn release_journal(
+    pub(super) fn release_journal(
         &mut self,
         network: &BridgedDefinition,
         phase: Phase,

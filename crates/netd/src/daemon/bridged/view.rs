@@ -1,8 +1,8 @@
 //! How a bridged network is shown.
 
-use vnet_api::model::{BridgedNetwork, State};
+use vnet_api::model::{BridgedNetwork, PortView, State};
 use vnet_plan::Observed;
-use vnet_types::BridgedDefinition;
+use vnet_types::{BridgedDefinition, NetworkName};
 
 use super::Daemon;
 use super::clock::since_boot;
@@ -19,11 +19,27 @@ impl Daemon {
         let until = pending.and_then(|journal| journal.confirm_until);
         BridgedNetwork {
             bridge_mac: observed.links.get(network.bridge.as_str()).and_then(|link| link.mac),
-            ports: network_view::ports(name, observed),
+            ports: self.ports_with_addresses(name, observed),
             confirm_within: until.map(|until| until.saturating_sub(since_boot())),
             definition: network.clone(),
             state: self.state_of(network, observed),
         }
+    }
+
+    fn ports_with_addresses(&self, name: &NetworkName, observed: &Observed) -> Vec<PortView> {
+        let mut ports = network_view::ports(name, observed);
+        for port in &mut ports {
+            port.addresses = self.sightings.of(&port.interface);
+        }
+        ports
+    }
+
+    /// Listens at the ports of all bridged networks, and at no others.
+    pub(in crate::daemon) fn listen_at_ports(&mut self, observed: &Observed) {
+        let up = self.bridged.up();
+        let ports = up.keys().flat_map(|name| network_view::ports(name, observed));
+        let ports = ports.map(|port| (port.interface, port.mac)).collect();
+        self.sightings.follow(&ports);
     }
 
     fn state_of(&self, network: &BridgedDefinition, observed: &Observed) -> State {
