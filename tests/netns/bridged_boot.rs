@@ -96,7 +96,7 @@ impl Booted {
         let link = &ns.json("link show br0")[0]["linkinfo"]["info_data"];
         assert_eq!((&link["stp_state"], &link["forward_delay"]), (&0.into(), &0.into()));
         assert!(!ns.ip("addr show dev eth0").contains("203.0.113.2"));
-        vnet_testkit::ping(ns, Lan::ROUTER.into()).unwrap();
+        vnet_testkit::ping(ns, Lan::ROUTER).unwrap();
     }
 }
 
