@@ -19,6 +19,7 @@ pub mod frames;
 mod lan;
 mod lan_dhcp;
 mod netns;
+mod peer;
 mod process;
 mod reach;
 
@@ -32,5 +33,6 @@ pub use fake_guest::{FakeGuest, random_mac};
 pub use lan::{Guest, Lan};
 pub use lan_dhcp::LanDhcp;
 pub use netns::Netns;
+pub use peer::{Pulse, Stream};
 pub use process::{binary, output_within, wait_within};
 pub use reach::{http_seen_as, ping, ping6, tcp_seen_as, udp_seen_as};

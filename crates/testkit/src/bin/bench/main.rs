@@ -9,6 +9,7 @@
 
 mod boot;
 mod create;
+mod enslave;
 mod networks;
 mod rows;
 
@@ -42,6 +43,8 @@ enum What {
     },
     /// Guests: from `vnet run` to the address
     Boot,
+    /// The host's uplink goes under a bridge and comes back: the silence that a peer hears
+    Enslave,
 }
 
 fn main() -> Result<()> {
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         }
         What::Networks { most } => networks::networks(arguments.runs, most)?,
         What::Boot => boot::boot(arguments.runs)?,
+        What::Enslave => enslave::enslave(arguments.runs)?,
     };
     rows::print(&rows);
     Ok(())
