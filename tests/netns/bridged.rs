@@ -267,6 +267,7 @@ impl Guest {
             nic: 0,
             mac,
             queues: 1,
+            limits: vnet_types::LinkLimits::default(),
         };
         let (connection, port, mut queues) =
             PortConnection::open(&host.paths().ports_socket(), &request).unwrap();
