@@ -175,6 +175,8 @@ fn real_clients_get_an_address_a_name_and_servers() {
         let [one] = &listed[..] else { panic!("{listed:?}") };
         assert_eq!((one.address, one.mac, &*one.state), (own.into(), guest.mac, "bound"));
         assert_eq!(one.hostname.as_deref(), Some("web"), "{kind:?}");
+        let told = netd.vnet_ok(["explain", &guest.mac.to_string()]);
+        assert!(told.contains("REPLY") && told.contains(&format!("leased {own}")), "{told}");
         made(&guest, &own.to_string());
         if kind == Client6Kind::Dhclient {
             online(&guest);

@@ -296,11 +296,11 @@ pub struct Exchange {
     pub last_ms: u64,
     /// How often it came, with the same outcome, and nothing between.
     pub times: u32,
-    /// `DISCOVER`, `REQUEST` and so on; none where it could not be read.
+    /// `DISCOVER`, `SOLICIT` and so on; none where it could not be read.
     pub message: Option<String>,
     /// The transaction, as the client numbers them.
     pub xid: Option<u32>,
-    /// `OFFER`, `ACK` or `NAK`; none where there was no answer.
+    /// `OFFER`, `ACK` or `NAK`, of DHCPv6 `ADVERTISE` or `REPLY`; none where there was no answer.
     pub answer: Option<String>,
     /// The reason for the answer, or for the silence.
     pub reason: String,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnet_api::model::Exchange;
-use vnet_dhcp::{Decision, Event};
+use vnet_dhcp::{Decision, Event, v6};
 use vnet_types::MacAddr;
 
 /// Cards of one network.
@@ -26,6 +26,8 @@ const MAX_EXCHANGES: usize = 32;
 pub(crate) enum Heard {
     /// DHCP has decided.
     Dhcp(Event),
+    /// DHCPv6 has decided.
+    Dhcp6(v6::Event),
     /// The card sent a message about another card, which a guarded port may not.
     ForOther,
     /// Another station has the address that the card was to be offered.
@@ -105,7 +107,7 @@ impl Cards {
         }
         let card = self.by_mac.entry(mac).or_default();
         self.by_age.remove(&(card.standing, card.heard_at, mac));
-        if matches!(&heard, Heard::Dhcp(Event { decision: Decision::Acked { .. }, .. })) {
+        if heard.gives_a_lease() {
             card.standing = Standing::Client;
         }
         card.heard_at = self.clock;
@@ -126,6 +128,16 @@ impl Cards {
 }
 
 impl Heard {
+    fn gives_a_lease(&self) -> bool {
+        match self {
+            Self::Dhcp(event) => matches!(event.decision, Decision::Acked { .. }),
+            Self::Dhcp6(v6::Event { decision: v6::Decision::Leased { answers }, .. }) => {
+                answers.iter().any(|answer| matches!(answer, v6::Answer::Given { .. }))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the two differ in nothing but the transaction and the time.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
@@ -140,6 +152,10 @@ impl Heard {
                 same && a.kind == b.kind
                     && a.shared_with == b.shared_with
                     && a.name_refused == b.name_refused
+            }
+            (Self::Dhcp6(a), Self::Dhcp6(b)) => {
+                // Until when leases last is in the decision, but not in its words.
+                a.kind == b.kind && a.outcome() == b.outcome()
             }
             (a, b) => a == b,
         }
@@ -157,6 +173,15 @@ impl Entry {
                     Decision::Released { .. }
                     | Decision::Declined { .. }
                     | Decision::Silent { .. } => None,
+                };
+                let message = event.kind.map(|kind| kind.to_string());
+                (message, answer, event.outcome(), Some(event.xid))
+            }
+            Heard::Dhcp6(event) => {
+                let answer = match &event.decision {
+                    v6::Decision::Advertised { .. } => Some("ADVERTISE"),
+                    v6::Decision::Silent { .. } => None,
+                    _ => Some("REPLY"),
                 };
                 let message = event.kind.map(|kind| kind.to_string());
                 (message, answer, event.outcome(), Some(event.xid))
@@ -229,6 +254,28 @@ mod tests {
         assert!(all[0].reason.starts_with("silent: every address is taken"), "{}", all[0].reason);
         assert_eq!(all[1].answer.as_deref(), Some("ACK"));
         assert_eq!(all[1].reason, "leased 10.0.0.2 because the client has it");
+    }
+
+    #[test]
+    fn dhcpv6_is_told_beside_dhcpv4() {
+        let mut cards = Cards::default();
+        let (why, ip) = (Choice::Unused, "fd00::9".parse().unwrap());
+        for (xid, expires, at) in [(1, 50, 5), (2, 90, 9)] {
+            let answers = vec![v6::Answer::Given { ip, why, expires }];
+            let event = v6::Event {
+                mac: Some(mac(1)),
+                client: None,
+                kind: Some(v6::Kind::Renew),
+                xid,
+                decision: v6::Decision::Leased { answers },
+                name_refused: None,
+            };
+            cards.note(mac(1), Heard::Dhcp6(event), at);
+        }
+        let all = History(Arc::new(Mutex::new(cards))).of(mac(1));
+        assert_eq!((all.len(), all[0].times, all[0].xid), (1, 2, Some(2)));
+        assert_eq!(all[0].answer.as_deref(), Some("REPLY"));
+        assert_eq!(all[0].reason, "leased fd00::9 because nobody has had it yet");
     }
 
     #[test]

@@ -205,6 +205,17 @@ impl fmt::Display for Decision {
     }
 }
 
+impl Event {
+    /// What was decided and why, in words, and what else a person should know.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match &self.name_refused {
+            Some(name) => format!("{}; the name {name} is another client's", self.decision),
+            None => self.decision.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Event {
     /// As in `SOLICIT of 52:54:00:00:00:01: advertised fd00::5 because it is reserved …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,10 +228,6 @@ impl fmt::Display for Event {
             (None, Some(duid)) => write!(f, " of {duid}")?,
             (None, None) => {}
         }
-        write!(f, ": {}", self.decision)?;
-        if let Some(name) = &self.name_refused {
-            write!(f, "; the name {name} is another client's")?;
-        }
-        Ok(())
+        write!(f, ": {}", self.outcome())
     }
 }

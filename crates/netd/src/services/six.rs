@@ -27,6 +27,7 @@ use super::dns::Zones;
 use super::packet::{MAX_FRAME, PacketSocket};
 use super::{Changes, ServiceError, unix_now};
 use crate::guard;
+use crate::history::{Heard, History};
 use crate::leases::Journal;
 
 /// The IPv6 services of one network.
@@ -109,6 +110,7 @@ impl Six {
             records,
             zones,
             guard,
+            history: changes.history.clone(),
         };
         let farewell = open(&network.bridge)?;
         let task = tokio::spawn(service.run());
@@ -194,6 +196,7 @@ struct Service {
     zones: Arc<Mutex<Zones>>,
     /// None where ports are not guarded.
     guard: Option<guard::Leases<Ipv6Addr>>,
+    history: History,
 }
 
 /// What one round of frames has led to.
@@ -349,6 +352,9 @@ impl Service {
                     round.guard |= guard.note(*ip, mac);
                 }
             }
+        }
+        if let Some(mac) = outcome.event.mac {
+            self.history.note(mac, Heard::Dhcp6(outcome.event));
         }
         let Some((ip, port)) = outcome.to else { return };
         let from = Endpoint { mac: self.mac, ip: link_local(self.mac), port: SERVER_PORT };
