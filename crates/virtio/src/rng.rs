@@ -81,17 +81,18 @@ fn round(ring: &mut Ring, index: u16, interrupt: &dyn Interrupt) -> Result<bool,
 
 /// Fills the first bytes of `parts`; returns how many.
 fn fill(parts: &[libc::iovec]) -> usize {
-    let mut bytes = [0; MOST];
+    let mut bytes = [0_u8; MOST];
     // SAFETY: the kernel writes to the array, within its length. Up to 256 bytes come whole;
     // more may come in part, which the result says.
-    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), MOST, 0) };
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     let mut rest = &bytes[..usize::try_from(count).unwrap_or(0)];
     let all = rest.len();
     for part in parts {
         let count = part.iov_len.min(rest.len());
+        let to = part.iov_base.cast::<u8>();
         // SAFETY: the part is guest memory of at least `count` bytes that stays mapped; `rest` is
         // ours, so they don't overlap.
-        unsafe { std::ptr::copy(rest.as_ptr(), part.iov_base.cast(), count) };
+        unsafe { std::ptr::copy(rest.as_ptr(), to, count) };
         rest = &rest[count..];
     }
     all - rest.len()
@@ -145,6 +146,10 @@ mod tests {
         assert_eq!(driver.used(), [(0, 64), (2, 4096)]);
         assert_ne!(driver.read(BUFFERS, 40), [0; 40]);
         assert_ne!(driver.read(BUFFERS + 0x100, 24), [0; 24]);
+        // And nothing beside them.
+        assert_eq!(driver.read(BUFFERS + 40, 0xd8), [0; 0xd8]);
+        assert_eq!(driver.read(BUFFERS + 0x118, 0xee8), [0; 0xee8]);
+        assert_eq!(driver.read(BUFFERS + 0x2000, 0x1000), [0; 0x1000]);
         assert_eq!(recorder.used.load(Ordering::SeqCst), 1);
     }
 
