@@ -70,7 +70,7 @@ fn every_client_gives_its_address_back_when_it_is_told_to() {
 }
 
 #[test]
-fn a_lease_is_renewed_by_udhcpc_and_rebound_by_dhcpcd() {
+fn a_lease_is_renewed_by_udhcpc_and_by_dhcpcd() {
     let host = Host::new();
     let _netd = host.netd();
     host.create_default();
