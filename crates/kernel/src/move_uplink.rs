@@ -235,3 +235,75 @@ fn remove_journal(journals: &Path, bridge: &IfName) -> Result<(), MoveError> {
     };
     removed.map_err(|source| journal_error("remove", &path, source))
 }
+
+#[cfg(test)]
+mod tests {
+    use vnet_plan::persist::FileChange;
+    use vnet_plan::uplink::Phase;
+    use vnet_types::{BridgedDefinition, BridgedMode};
+
+    use super::*;
+
+    fn journal() -> Journal {
+        let network = BridgedDefinition {
+            name: "lan".parse().unwrap(),
+            mode: BridgedMode::Bridged,
+            bridge: "br0".parse().unwrap(),
+            uplink: "eth0".parse().unwrap(),
+            mtu: Some(1500),
+            autostart: true,
+            anti_spoofing: true,
+        };
+        let file = FileChange {
+            path: "etc/network/interfaces".to_owned(),
+            before: Some("iface eth0 inet dhcp\n".to_owned()),
+            after: None,
+        };
+        Journal {
+            phase: Phase::Committed,
+            network,
+            boot: "b".to_owned(),
+            at: 7,
+            uplink: LinkId { name: "eth0".parse().unwrap(), index: 2 },
+            mac: "52:54:00:00:00:09".parse().unwrap(),
+            created: true,
+            bridge: None,
+            bridge_mac: None,
+            bridge_up: false,
+            bridge_mtu: None,
+            on_uplink: Vec::new(),
+            on_bridge: Vec::new(),
+            files: vec![file],
+            confirm_until: Some(40),
+        }
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_is_set_aside_and_hinders_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = Journal {
+            network: BridgedDefinition { bridge: "br1".parse().unwrap(), ..journal().network },
+            ..journal()
+        };
+        write_journal(folder.path(), &other).unwrap();
+        write_journal(folder.path(), &journal()).unwrap();
+        let path = path_of(folder.path(), &journal().network.bridge);
+        let whole = std::fs::read(&path).unwrap();
+        for kept in 0..whole.len() {
+            std::fs::write(&path, &whole[..kept]).unwrap();
+            let found = read_journals(folder.path()).unwrap();
+            let [FoundJournal::SetAside { path: aside, .. }, FoundJournal::Whole(left)] =
+                &found[..]
+            else {
+                panic!("with {kept} bytes: {found:?}");
+            };
+            assert!(aside.ends_with("br0.json.damaged"), "{aside}");
+            assert_eq!(**left, other);
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(
+            read_journal(folder.path(), &journal().network.bridge).unwrap(),
+            Some(journal())
+        );
+    }
+}
