@@ -7,6 +7,7 @@
 //! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `nft` | libnftables, one transaction a run |
+//! | `base_chains` | nfnetlink: does anybody else decide about packets? |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
 //! | `shape` | rtnetlink as bytes: queues with a rate |
 //! | `sysctl` | `/proc/sys` |
@@ -15,6 +16,7 @@
 //!
 //! A [`Kernel`] belongs to the network namespace in which it was opened.
 
+mod base_chains;
 mod execute;
 mod generation;
 mod ledger;

@@ -9,7 +9,7 @@ use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed, may_be_
 
 use crate::netlink::NetlinkError;
 use crate::nft::NftError;
-use crate::{Kernel, TableMemory, generation, sysctl};
+use crate::{Kernel, TableMemory, base_chains, generation, sysctl};
 
 /// Why the state cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -128,8 +128,8 @@ impl Kernel {
     /// # Errors
     /// nft fails, or prints something else.
     pub async fn foreign_rules(&mut self) -> Result<Option<Ruleset>, ForeignError> {
-        let chains = self.nft.run(&Firewall::list_chains()).await?;
-        if !Ruleset::parse(&chains)?.decides() {
+        // Where the look fails, the listing tells.
+        if base_chains::is_any_foreign(vnet_plan::TABLE).is_ok_and(|any| !any) {
             return Ok(None);
         }
         let rules = self.nft.run(&Firewall::list_everything()).await?;

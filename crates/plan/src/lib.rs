@@ -35,7 +35,7 @@ pub use choose::{
 };
 pub use desired::{Desired, Leased, Leased6, allowed, allowed6};
 pub use diff::{Conflict, conflicts, diff, diff_firewall, diff_intakes};
-pub use firewall::{Firewall, FirewallState, Transaction};
+pub use firewall::{Firewall, FirewallState, TABLE, Transaction};
 pub use forward::{Addresses, GuestAddresses, Tenant, addresses};
 pub use ledger::{BridgeClaim, Ledger};
 pub use mtu::with_mtu;

@@ -164,12 +164,6 @@ impl Firewall {
         Transaction::new(removal().collect())
     }
 
-    /// The query for all chains of everybody, without what is in them.
-    #[must_use]
-    pub fn list_chains() -> Transaction {
-        Transaction(vec![serde_json::json!({ "list": { "chains": null } })])
-    }
-
     /// The query for all that everybody has.
     #[must_use]
     pub fn list_everything() -> Transaction {

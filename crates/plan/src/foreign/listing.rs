@@ -95,15 +95,6 @@ impl Ruleset {
         }
     }
 
-    /// Whether somebody else's chain decides about packets to or through the host.
-    #[must_use]
-    pub fn decides(&self) -> bool {
-        let places = [Hook::Forward, Hook::Input]
-            .into_iter()
-            .flat_map(|hook| [(hook, Version::Four), (hook, Version::Six)]);
-        places.into_iter().any(|(hook, version)| self.base_chains(hook, version).next().is_some())
-    }
-
     /// The base chains that packets of `version` pass at `hook`.
     pub(super) fn base_chains(&self, hook: Hook, version: Version) -> impl Iterator<Item = &Place> {
         let family = match version {
