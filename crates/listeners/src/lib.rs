@@ -5,6 +5,7 @@
 //! /proc/net/{tcp,udp}[6] ──► sockets in the way ──► /proc/*/fd ──► `dnsmasq (pid 812)`
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,18 +21,28 @@ pub struct Listener {
     inode: u64,
 }
 
-/// The sockets that have one of the ports, at one of the addresses, that `wanted` names. A socket
-/// that listens at all IPv6 addresses counts for IPv4: most take that too, and `/proc` does not
-/// tell.
-#[must_use]
-pub fn in_the_way(wanted: &Listen) -> Vec<Listener> {
-    let protocol = wanted.protocol;
-    let mut found = Vec::new();
+/// The sockets of this host, read when they are first asked for: an answer costs the kernel a walk
+/// through all of its table, so one is kept for all questions of one moment.
+#[derive(Debug, Default)]
+pub struct Sockets(BTreeMap<Protocol, Vec<String>>);
+
+impl Sockets {
+    /// The sockets that have one of the ports, at one of the addresses, that `wanted` names. A
+    /// socket that listens at all IPv6 addresses counts for IPv4: most take that too, and `/proc`
+    /// does not tell.
+    pub fn in_the_way(&mut self, wanted: &Listen) -> Vec<Listener> {
+        let lines = self.0.entry(wanted.protocol).or_insert_with(|| lines(wanted.protocol));
+        lines.iter().filter_map(|line| conflicting(line, wanted)).collect()
+    }
+}
+
+fn lines(protocol: Protocol) -> Vec<String> {
+    let mut all = Vec::new();
     for table in [format!("/proc/net/{protocol}"), format!("/proc/net/{protocol}6")] {
         let text = fs::read_to_string(table).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(|line| conflicting(line, wanted)));
+        all.extend(text.lines().skip(1).map(str::to_owned));
     }
-    found
+    all
 }
 
 /// The names of the processes that hold any of these sockets, with their pids, as in
@@ -170,7 +181,7 @@ mod tests {
     fn the_holder_is_named() {
         let socket = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
         let wanted = format!("{}/udp", socket.local_addr().unwrap()).parse().unwrap();
-        let holders = holders(&in_the_way(&wanted)).unwrap();
+        let holders = holders(&Sockets::default().in_the_way(&wanted)).unwrap();
         assert!(holders.contains(&format!("(pid {})", std::process::id())), "{holders}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use vnet_api::client::Run;
 use vnet_api::model::{Changed, ErrorBody, ErrorKind, ForwardView};
 use vnet_kernel::Routes;
-use vnet_listeners::{holders, in_the_way};
+use vnet_listeners::{Sockets, holders};
 use vnet_plan::{Addresses, Desired, FirewallState, GuestAddresses, Observed, Tenant, addresses};
 use vnet_types::{Forward, Listen, NetworkDefinition, NetworkName, TargetHost};
 
@@ -333,16 +333,16 @@ pub(crate) fn check_ports_are_free(
     forwards: &[Forward],
 ) -> Result<(), ErrorBody> {
     let name = &network.name;
+    let mut sockets = Sockets::default();
     for forward in forwards {
         let mut listen = forward.listen();
         if network.ipv6.is_none() {
             // Nothing of IPv6 is taken for a network without it.
             listen.address = listen.address.or(Some(Ipv4Addr::UNSPECIFIED.into()));
         }
-        let sockets = in_the_way(&listen);
-        let Some(first) = sockets.first() else { continue };
-        let same: Vec<_> =
-            sockets.iter().filter(|other| other.port == first.port).copied().collect();
+        let taken = sockets.in_the_way(&listen);
+        let Some(first) = taken.first() else { continue };
+        let same: Vec<_> = taken.iter().filter(|other| other.port == first.port).copied().collect();
         let holder = holders(&same).unwrap_or_else(|| "another process".to_owned());
         let message = format!(
             "{} cannot be forwarded into {name}: {holder} listens at {}; stop it, or forward \

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
-use vnet_listeners::{holders, in_the_way};
+use vnet_listeners::{Sockets, holders};
 use vnet_types::{IfName, Listen, PortRange, Protocol};
 
 /// Connections that wait to be accepted.
@@ -148,7 +148,7 @@ fn holder(addr: SocketAddr, protocol: &str) -> Option<String> {
     let protocol = if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp };
     let address = Some(addr.ip());
     let ports = PortRange::new(addr.port(), addr.port())?;
-    holders(&in_the_way(&Listen { address, ports, protocol }))
+    holders(&Sockets::default().in_the_way(&Listen { address, ports, protocol }))
 }
 
 #[cfg(test)]
