@@ -2,6 +2,8 @@
 //! between. The tests themselves stand in the folders beside this file, by kind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod port_guest;
+
 use std::future::Future;
 use std::path::PathBuf;
 

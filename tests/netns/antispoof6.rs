@@ -6,8 +6,10 @@ use vnet_api::model::{CreateIpv6, CreateNetwork};
 use vnet_testkit::frames::{self, link_local};
 use vnet_types::{MacAddr, Mode};
 
-use crate::antispoof::{Guest, MAC, OTHER, group, icmpv6_of, neighbour, two_guests, until};
+use vnet_tests::port_guest::{PortGuest, until};
 use vnet_tests::{Host, request6};
+
+use crate::guest_frames::{MAC, OTHER, group, icmpv6_of, neighbour, two_guests};
 
 const PREFIX: &str = "fd12:3456:789a::/64";
 const NONE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
@@ -103,7 +105,7 @@ fn replied(frame: &[u8]) -> Option<Ipv6Addr> {
     None
 }
 
-fn lease(guest: &Guest, mac: MacAddr, duid: MacAddr) -> Ipv6Addr {
+fn lease(guest: &PortGuest, mac: MacAddr, duid: MacAddr) -> Ipv6Addr {
     guest.send(&to_servers(mac, &solicit(duid)));
     guest.wait_for("answer of the DHCPv6 server", replied)
 }

@@ -1,23 +1,19 @@
 //! Bridged networks as networks: started, stopped, edited, with guests of the LAN on them.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vnet_api::client::{ClientError, Guests, Run};
 use vnet_api::model::{AnyNetwork, BridgedNetwork, Changed, EnslaveUplink, ErrorKind, State};
-use vnet_api::ports::{Port, PortConnection, Request};
 use vnet_testkit::frames::{self, Arp, DhcpMessage, Udp};
 use vnet_testkit::{FakeGuest, HostState, Lan, LanDhcp};
 use vnet_types::MacAddr;
 
+use vnet_tests::port_guest::{PortGuest, until};
 use vnet_tests::{Host, network, refusal, wait};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 9]);
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The header of virtio-net in front of each frame.
-const HEADER: usize = 12;
 
 fn enslave(host: &Host, name: &str) -> BridgedNetwork {
     let request = EnslaveUplink {
@@ -45,14 +41,6 @@ fn edit(
 ) -> Result<Changed<AnyNetwork>, ClientError> {
     let text = wait(host.client().definition(&network(name)))?;
     wait(host.client().edit(&network(name), change(&text), run))
-}
-
-/// Asks until it is so: what a listener of netd has heard gives no notice.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-    }
 }
 
 #[test]
@@ -146,7 +134,7 @@ fn an_edit_changes_a_network_that_is_up_and_refuses_what_needs_it_down() {
     let host = Host::new();
     let _netd = host.netd();
     enslave(&host, "lan");
-    let guest = Guest::attach(&host, "web", MAC);
+    let guest = attach(&host);
     let with_mtu = |text: &str| format!("{text}mtu = 1400 # for the tunnel\n");
     let state = HostState::of(host.ns());
     let dry = edit(&host, "lan", with_mtu, Run::Dry).unwrap();
@@ -251,72 +239,24 @@ fn a_damaged_journal_stops_nothing_and_its_bridge_can_still_be_released() {
     }
 }
 
-/// A guest of one port, which does nothing by itself.
-struct Guest {
-    _connection: PortConnection,
-    port: Port,
-    queue: OwnedFd,
-    mac: MacAddr,
+/// A guest on the network `lan`, once the bridge passes its frames.
+fn attach(host: &Host) -> PortGuest {
+    let guest = PortGuest::attach(host, "lan", "web", MAC);
+    host.ns().settle("br0");
+    guest
 }
 
-impl Guest {
-    fn attach(host: &Host, domain: &str, mac: MacAddr) -> Self {
-        let request = Request::Attach {
-            network: network("lan"),
-            domain: domain.parse().unwrap(),
-            nic: 0,
-            mac,
-            queues: 1,
-            limits: vnet_types::LinkLimits::default(),
-        };
-        let (connection, port, mut queues) =
-            PortConnection::open(&host.paths().ports_socket(), &request).unwrap();
-        host.ns().settle("br0");
-        Self { _connection: connection, port, queue: queues.remove(0), mac }
-    }
-
-    fn send(&self, frame: &[u8]) {
-        let bytes = [&[0; HEADER][..], frame].concat();
-        assert_eq!(nix::unistd::write(&self.queue, &bytes).unwrap(), bytes.len());
-    }
-
-    fn wait_for<T>(&self, what: &str, read: impl Fn(&[u8]) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        let mut bytes = vec![0; 65_550];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut ready = [PollFd::new(self.queue.as_fd(), PollFlags::POLLIN)];
-            let came = poll(&mut ready, PollTimeout::try_from(left).unwrap()).unwrap();
-            assert!(came > 0, "no {what}");
-            let length = nix::unistd::read(&self.queue, &mut bytes).unwrap();
-            if let Some(found) = read(&bytes[HEADER..length]) {
-                return found;
-            }
-        }
-    }
-
-    fn dhcp(&self, message: &DhcpMessage, answer: u8) -> DhcpMessage {
-        self.send(&message.client_frame(self.mac));
-        self.wait_for("answer of the LAN's DHCP server", |frame| {
-            DhcpMessage::parse_server_frame(frame)
-                .filter(|reply| reply.xid == message.xid && reply.kind() == Some(answer))
-        })
-    }
-
-    /// Whether `frame` comes out at the LAN. A probe that always does follows it.
-    fn reaches(&self, lan: &FakeGuest, frame: &[u8]) -> bool {
-        let marker = Arp::request(self.mac, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(203, 0, 113, 250));
-        self.send(frame);
-        self.send(&marker.frame(MacAddr::BROADCAST, self.mac));
-        let mut seen = false;
-        let end = lan.seen(PATIENCE, |came| {
-            // Short frames are padded.
-            seen |= came.starts_with(frame) || frame.starts_with(came);
-            Arp::parse(came) == Some(marker)
-        });
-        assert!(end.is_some(), "the marker always comes out");
-        seen
-    }
+/// Whether `frame` comes out at the LAN.
+fn comes_out(guest: &PortGuest, lan: &FakeGuest, frame: &[u8]) -> bool {
+    let marker = guest.send_and_mark(frame);
+    let mut seen = false;
+    let end = lan.seen(PATIENCE, |came| {
+        // Short frames are padded.
+        seen |= came.starts_with(frame) || frame.starts_with(came);
+        Arp::parse(came) == Some(marker)
+    });
+    assert!(end.is_some(), "the marker always comes out");
+    seen
 }
 
 #[test]
@@ -325,7 +265,7 @@ fn a_guest_gets_its_address_from_the_lan_and_it_is_shown() {
     let netd = host.netd();
     let _dhcp = LanDhcp::start(&host.lan.outside);
     enslave(&host, "lan");
-    let guest = Guest::attach(&host, "web", MAC);
+    let guest = attach(&host);
     let offer = guest.dhcp(&DhcpMessage::discover(7, MAC), 2);
     let server = Lan::ROUTER;
     let ack = guest.dhcp(&DhcpMessage::request(8, MAC, offer.yiaddr, server), 5);
@@ -358,7 +298,7 @@ fn a_guest_on_the_lan_is_held_to_its_mac_address_and_serves_nobody() {
     let host = Host::new();
     let _netd = host.netd();
     enslave(&host, "lan");
-    let guest = Guest::attach(&host, "web", MAC);
+    let guest = attach(&host);
     let lan = FakeGuest::on(&host.lan.outside, "eth0");
     let other = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
     let own = Ipv4Addr::new(203, 0, 113, 77);
@@ -394,7 +334,7 @@ fn a_guest_on_the_lan_is_held_to_its_mac_address_and_serves_nobody() {
         ("a BPDU", false, frames::bpdu(MAC)),
     ];
     for (what, passes, frame) in &frames {
-        assert_eq!(guest.reaches(&lan, frame), *passes, "{what}");
+        assert_eq!(comes_out(&guest, &lan, frame), *passes, "{what}");
     }
     // What the definition allows, passes; at once.
     edit(
@@ -405,7 +345,7 @@ fn a_guest_on_the_lan_is_held_to_its_mac_address_and_serves_nobody() {
     )
     .unwrap();
     for (what, _, frame) in &frames {
-        assert!(guest.reaches(&lan, frame), "{what}, without a guard");
+        assert!(comes_out(&guest, &lan, frame), "{what}, without a guard");
     }
     edit(
         &host,
@@ -414,7 +354,7 @@ fn a_guest_on_the_lan_is_held_to_its_mac_address_and_serves_nobody() {
         Run::Real,
     )
     .unwrap();
-    assert!(!guest.reaches(&lan, &frames::bpdu(MAC)));
+    assert!(!comes_out(&guest, &lan, &frames::bpdu(MAC)));
 }
 
 #[test]
@@ -423,7 +363,7 @@ fn the_guard_of_a_bridged_network_comes_back_and_leaves_nothing() {
     let netd = host.netd();
     let before = HostState::of(host.ns());
     enslave(&host, "lan");
-    let guest = Guest::attach(&host, "web", MAC);
+    let guest = attach(&host);
     let rules = host.ns().run(["nft", "-s", "list", "ruleset"]);
     assert!(rules.contains("lan_ports"), "{rules}");
     netd.kill9();

@@ -4,6 +4,7 @@
 mod addresses6;
 mod antispoof;
 mod antispoof6;
+mod antispoof_life;
 mod bridge;
 mod bridged;
 mod bridged_boot;
@@ -19,6 +20,7 @@ mod enslave;
 mod foreign;
 mod forwards;
 mod forwards6;
+mod guest_frames;
 mod ipv6;
 mod isolation;
 mod limits;
