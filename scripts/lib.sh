@@ -72,6 +72,41 @@ need() {
     rm -f "$log"
 }
 
+# unpack PACKAGE …: unpacks Debian packages that are not installed, with those that they need, under
+# target/unpacked. Installed, they would take over the machine's name service or firewall.
+unpack() {
+    local to cache package
+    to=$(target_dir)/unpacked
+    [[ ! -e $to/complete || $(cat "$to/complete") != "$*" ]] || return 0
+    if ! type -P apt-get >/dev/null; then
+        bad "no apt-get: the packages $* (names as in Debian) cannot be unpacked for the tests"
+        return 1
+    fi
+    note "unpacking $*"
+    rm -rf "$to"
+    # As on every system today, /bin, /lib and /sbin are in /usr.
+    mkdir -p "$to"/usr/{bin,lib,sbin} "$to/cache/partial"
+    ln -s usr/bin usr/lib usr/sbin "$to"
+    cache=$(realpath "$to/cache")
+    local log download
+    log=$(mktemp)
+    download=(apt-get -qy install --download-only --no-install-recommends -o Debug::NoLocking=1
+        -o Dir::Cache::archives="$cache" "$@")
+    if ! "${download[@]}" &>"$log" && ! { apt-get -q update && "${download[@]}"; } &>"$log"; then
+        cat "$log" >&2
+        rm -f "$log"
+        bad "cannot download $*"
+        return 1
+    fi
+    rm -f "$log"
+    for package in "$cache"/*.deb; do
+        [[ ! -e $package ]] || dpkg-deb --fsys-tarfile "$package" |
+            tar --extract --keep-directory-symlink --no-same-owner --directory "$to"
+    done
+    rm -r "$cache"
+    echo "$*" >"$to/complete"
+}
+
 # Checks that the workspace can be built here.
 need_cargo() {
     # Where rustup puts it; a shell that was open before does not know yet.

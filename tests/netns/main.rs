@@ -30,4 +30,5 @@ mod ports;
 mod privilege;
 mod refusals;
 mod repair;
+mod resolver;
 mod restart;

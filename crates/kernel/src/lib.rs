@@ -6,6 +6,7 @@
 //! | `netlink` | rtnetlink: links, addresses, routes |
 //! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
+//! | `resolved` | D-Bus, through busctl: what systemd-resolved has for an uplink |
 //! | `nft` | libnftables, one transaction a run |
 //! | `base_chains` | nfnetlink: does anybody else decide about packets? |
 //! | `generation` | nfnetlink: has anybody changed a rule since? |
@@ -25,6 +26,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod outlet;
+mod resolved;
 mod shape;
 mod sysctl;
 mod uplink;

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Record, Request, Step};
+use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Record, Request, Resolver, Step};
 use vnet_types::IfName;
 
 use crate::netlink::NetlinkError;
-use crate::{Kernel, uplink};
+use crate::{Kernel, resolved, uplink};
 
 /// Why a step did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,12 @@ impl Kernel {
         Ok(Both { port, records: self.uplink_records(&[uplink, bridge])? })
     }
 
+    /// What systemd-resolved has for a link; none where it does not serve this network namespace,
+    /// or has nothing for the link.
+    pub async fn resolver_of(&self, link: &IfName) -> Option<Resolver> {
+        resolved::read(link).await.ok().flatten()
+    }
+
     /// Does a step. The journals are in the folder `journals`.
     ///
     /// # Errors
@@ -106,6 +112,14 @@ impl Kernel {
             Step::SetUp { link: name } => netlink.set_up(name).await.map_err(link),
             Step::SetDown { link: name } => netlink.set_down(name).await.map_err(link),
             Step::Burst(requests) => self.burst(requests),
+            Step::SetResolver { link, resolver } => {
+                said(step, resolved::set(link, resolver).await);
+                Ok(())
+            }
+            Step::RevertResolver { link } => {
+                said(step, resolved::revert(link).await);
+                Ok(())
+            }
             Step::DeleteBridge { name, .. } => netlink.delete_link(name).await.map_err(link),
             Step::Forget { bridge } => remove_journal(journals, bridge),
         }
@@ -135,6 +149,14 @@ impl Kernel {
     /// The kernel does not answer.
     pub fn is_reachable(&mut self, link: &LinkId, neighbour: IpAddr) -> Result<bool, MoveError> {
         self.rtnetlink.is_reachable(link, neighbour).map_err(MoveError::Read)
+    }
+}
+
+/// A host whose names are not resolved for a while is better off than one whose addresses go back
+/// and forth: what resolved refuses is only said.
+fn said(step: &Step, result: Result<(), resolved::ResolvedError>) {
+    if let Err(error) = result {
+        tracing::warn!("cannot {step}: {error}");
     }
 }
 
@@ -273,6 +295,8 @@ mod tests {
             bridge_mtu: None,
             on_uplink: Vec::new(),
             on_bridge: Vec::new(),
+            resolver: None,
+            bridge_resolver: None,
             files: vec![file],
             confirm_until: Some(40),
         }

@@ -22,6 +22,7 @@ mod netns;
 mod peer;
 mod process;
 mod reach;
+mod userland;
 
 pub use clients::{
     Client6, Client6Kind, ClientKind, ClientLease, ClientSetup, Dhclient, DhcpClient, Dhcpcd,
@@ -36,3 +37,4 @@ pub use netns::Netns;
 pub use peer::{Pulse, Stream};
 pub use process::{binary, output_within, wait_within};
 pub use reach::{http_seen_as, ping, ping6, tcp_seen_as, udp_seen_as};
+pub use userland::{Running, Userland};

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use vnet_types::{BridgedDefinition, MacAddr};
 
-use super::{LinkId, Record};
+use super::{LinkId, Record, Resolver};
 use crate::persist::FileChange;
 
 /// How far a move has come.
@@ -55,6 +55,12 @@ pub struct Journal {
     pub on_uplink: Vec<Record>,
     /// What was on the bridge, if there was one.
     pub on_bridge: Vec<Record>,
+    /// What systemd-resolved had for the uplink; none where it does not run, or has nothing.
+    #[serde(default)]
+    pub resolver: Option<Resolver>,
+    /// What it had for a bridge that was there before.
+    #[serde(default)]
+    pub bridge_resolver: Option<Resolver>,
     /// What changes in the files of the uplink's manager.
     pub files: Vec<FileChange>,
     /// When the move ends unless it is confirmed before, in seconds since the boot.

@@ -20,6 +20,7 @@ mod journal;
 mod link;
 mod record;
 mod relocate;
+mod resolver;
 mod step;
 
 pub use check::{Refusal, check, check_release};
@@ -27,4 +28,5 @@ pub use journal::{Journal, Phase};
 pub use link::{LinkFacts, LinkId};
 pub use record::{Record, What};
 pub use relocate::{Both, Request, relocate};
-pub use step::{Step, labelled, prepare, remove};
+pub use resolver::{Call, Domain, Resolver, Server};
+pub use step::{Step, give_back, labelled, prepare, remove, settle};

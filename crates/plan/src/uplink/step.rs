@@ -4,7 +4,7 @@ use std::fmt;
 
 use vnet_types::{IfName, MacAddr, NetworkName};
 
-use super::{Journal, LinkFacts, Request};
+use super::{Journal, LinkFacts, Request, Resolver};
 
 /// What is written on a bridge that we have made over an uplink. Not in the form of
 /// [`crate::Alias`]: a bridge that holds the host's own addresses is not removed as left over.
@@ -63,6 +63,18 @@ pub enum Step {
     },
     /// Send all these requests to the kernel at once.
     Burst(Vec<Request>),
+    /// Have systemd-resolved know this of a link.
+    SetResolver {
+        /// The link.
+        link: IfName,
+        /// All of its settings.
+        resolver: Resolver,
+    },
+    /// Have systemd-resolved forget what it was told of a link.
+    RevertResolver {
+        /// The link.
+        link: IfName,
+    },
     /// Remove the bridge.
     DeleteBridge {
         /// Its name.
@@ -104,7 +116,27 @@ pub fn prepare(journal: &Journal, present: Option<&LinkFacts>, mtu: u32) -> Vec<
     if present.is_none_or(|present| !present.up) {
         steps.push(Step::SetUp { link: bridge.clone() });
     }
+    // Before the burst: a link without addresses is not asked about, and one with them at once.
+    if let Some(resolver) = &journal.resolver {
+        let own = journal.bridge_resolver.clone().unwrap_or_default();
+        steps.push(Step::SetResolver { link: bridge.clone(), resolver: own.with(resolver) });
+    }
     steps
+}
+
+/// What is to be done about the uplink's DNS servers when the move stays.
+#[must_use]
+pub fn settle(journal: &Journal) -> Option<Step> {
+    journal.resolver.as_ref()?;
+    Some(Step::RevertResolver { link: journal.uplink.name.clone() })
+}
+
+/// What gives the uplink its DNS servers back. After the burst, on every way back: resolved takes
+/// a port that leaves its bridge for a link that is gone, and forgets what it had for it.
+#[must_use]
+pub fn give_back(journal: &Journal) -> Option<Step> {
+    let (link, resolver) = (journal.uplink.name.clone(), journal.resolver.clone()?);
+    Some(Step::SetResolver { link, resolver })
 }
 
 /// What takes the bridge away again, or leaves one that was there before as it was, when nothing
@@ -120,6 +152,13 @@ pub fn remove(journal: &Journal, present: Option<&LinkFacts>) -> Vec<Step> {
         return if ours { vec![delete] } else { Vec::new() };
     }
     let mut steps = Vec::new();
+    if journal.resolver.is_some() {
+        let link = bridge.clone();
+        steps.push(match journal.bridge_resolver.clone() {
+            Some(resolver) => Step::SetResolver { link, resolver },
+            None => Step::RevertResolver { link },
+        });
+    }
     if let Some(mac) = journal.bridge_mac.filter(|mac| present.mac != Some(*mac)) {
         steps.push(Step::SetMac { link: bridge.clone(), mac });
     }
@@ -161,6 +200,12 @@ impl fmt::Display for Step {
             Self::Burst(requests) => {
                 write!(f, "in one burst:")?;
                 requests.iter().try_for_each(|request| write!(f, "\n    {request}"))
+            }
+            Self::SetResolver { link, resolver } => {
+                write!(f, "have systemd-resolved know for {link}: {resolver}")
+            }
+            Self::RevertResolver { link } => {
+                write!(f, "have systemd-resolved forget what it was told of {link}")
             }
             Self::DeleteBridge { name, .. } => write!(f, "delete bridge {name}"),
             Self::Forget { bridge } => write!(f, "remove the journal of {bridge}"),

@@ -3,7 +3,9 @@
 use vnet_api::client::Run;
 use vnet_api::model::{BridgeChanged, EnslaveUplink, ErrorBody, ErrorKind};
 use vnet_plan::persist;
-use vnet_plan::uplink::{Journal, LinkFacts, Phase, Refusal, Step, check, check_release, labelled};
+use vnet_plan::uplink::{
+    Journal, LinkFacts, Phase, Refusal, Step, check, check_release, labelled, settle,
+};
 use vnet_types::{BridgedDefinition, BridgedMode, IfName};
 
 use super::clock::{boot_id, since_boot};
@@ -56,7 +58,7 @@ impl Daemon {
             }
             return self.view_changed(name, Vec::new(), notes).await;
         }
-        let (journal, present, mtu) = self.journal_for(network, &links, confirm)?;
+        let (journal, present, mtu) = self.journal_for(network, &links, confirm).await?;
         let plan = plan_in_words(&journal, present.as_ref(), mtu, confirm);
         let facts = self.manager_facts(&journal.uplink);
         let mut notes = persist::persist(network, journal.mac, &facts).notes;
@@ -125,7 +127,7 @@ impl Daemon {
 
     /// What is to be remembered of the present state, the bridge if it is there, and the uplink's
     /// MTU.
-    pub(super) fn journal_for(
+    pub(super) async fn journal_for(
         &mut self,
         network: &BridgedDefinition,
         links: &[LinkFacts],
@@ -161,7 +163,8 @@ impl Daemon {
         {
             // Somebody has taken the uplink from a bridge that has all of the host's network: what
             // is put back, should it come to that, is the state of before there was a bridge.
-            let mut journal = self.release_journal(network, Phase::Moving, (uplink, bridge))?;
+            let mut journal =
+                self.release_journal(network, Phase::Moving, (uplink, bridge)).await?;
             journal.on_uplink.extend(on_uplink);
             let journal = Journal { files, confirm_until, ..journal };
             return Ok((journal, Some(bridge.clone()), uplink.mtu));
@@ -180,6 +183,11 @@ impl Daemon {
             bridge_mtu: bridge.map(|bridge| bridge.mtu),
             on_uplink,
             on_bridge,
+            resolver: self.kernel.resolver_of(&uplink.id.name).await,
+            bridge_resolver: match bridge {
+                Some(bridge) => self.kernel.resolver_of(&bridge.id.name).await,
+                None => None,
+            },
             files,
             confirm_until,
         };
@@ -217,7 +225,26 @@ impl Daemon {
         self.finish_commit(&journal).await?;
         self.want(&name, Some(true))?;
         self.converge(&journal.network).await?;
-        Ok(persist::persist(&journal.network, journal.mac, &facts).notes)
+        let mut notes = persist::persist(&journal.network, journal.mac, &facts).notes;
+        notes.extend(self.servers_left_behind(&journal).await);
+        Ok(notes)
+    }
+
+    /// What to do where systemd-resolved has not taken the uplink's DNS servers for the bridge.
+    async fn servers_left_behind(&self, journal: &Journal) -> Option<String> {
+        let (bridge, uplink) = (&journal.network.bridge, &journal.uplink.name);
+        let wanted = journal.resolver.as_ref()?;
+        let has = self.kernel.resolver_of(bridge).await.unwrap_or_default();
+        if wanted.servers.iter().all(|server| has.servers.contains(server)) {
+            return None;
+        }
+        let servers: Vec<_> = wanted.servers.iter().map(ToString::to_string).collect();
+        Some(format!(
+            "systemd-resolved asks the DNS servers of {uplink} no more, and has not taken them for \
+             {bridge}: `resolvectl dns {bridge} {}`, or, where systemd-networkd configures \
+             {bridge}, `DNS=` in its file",
+            servers.join(" ")
+        ))
     }
 
     /// Writes what makes the bridge last. A file that somebody has changed since is left alone.
@@ -229,6 +256,11 @@ impl Daemon {
         for file in &journal.files {
             managers::write(self.paths.root(), file).map_err(|error| failed(&error))?;
             vnet_kernel::milestone();
+        }
+        if journal.boot == boot_id()
+            && let Some(step) = settle(journal)
+        {
+            self.step(&step).await?;
         }
         let settled = Journal { phase: Phase::Settled, ..journal.clone() };
         self.step(&Step::Note(Box::new(settled))).await

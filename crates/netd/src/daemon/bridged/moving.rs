@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use vnet_api::model::{ErrorBody, ErrorKind};
-use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Phase, Step, prepare, relocate, remove};
+use vnet_plan::uplink::{
+    Both, Journal, LinkFacts, LinkId, Phase, Step, give_back, prepare, relocate, remove,
+};
 use vnet_types::IfName;
 
 use super::clock::{boot_id, since_boot};
@@ -155,6 +157,9 @@ impl Daemon {
             let wanted = back(journal, &uplink.id);
             let (uplink, bridge) = (uplink.id.clone(), bridge.id.clone());
             self.relocate(&uplink, &bridge, &wanted).await?;
+            if let Some(step) = give_back(journal) {
+                self.step(&step).await?;
+            }
         }
         for step in remove(journal, bridge) {
             self.step(&step).await?;

@@ -76,7 +76,7 @@ impl Daemon {
         let Ok((link, present)) = check_release(bridge, uplink, &links) else {
             return self.forget_bridged(network, phase, run).await;
         };
-        let journal = self.release_journal(network, phase, (link, present))?;
+        let journal = self.release_journal(network, phase, (link, present)).await?;
         let plan = release_in_words(&journal, link, present);
         if run == Run::Dry {
             return Ok(BridgeChanged { network: None, plan, notes: Vec::new() });
@@ -155,7 +155,7 @@ impl Daemon {
     }
 
     /// What the uplink is to get: all that is on the bridge now, less what the bridge had before.
-    pub(super) fn release_journal(
+    pub(super) async fn release_journal(
         &mut self,
         network: &BridgedDefinition,
         phase: Phase,
@@ -182,6 +182,11 @@ impl Daemon {
         let records = self.records(&[&bridge.id])?;
         let moving = records.iter().filter(|record| !kept.contains(&record.timeless()));
         let on_uplink = moving.filter_map(|record| record.moved(&bridge.id, &uplink.id)).collect();
+        let resolver = match &before {
+            // A bridge with servers of its own has both: those that are not the uplink's stay.
+            Some(before) if before.bridge_resolver.is_some() => before.resolver.clone(),
+            _ => self.kernel.resolver_of(&bridge.id.name).await,
+        };
         let mac = uplink.mac.or(bridge.mac).ok_or_else(|| {
             refuse(ErrorKind::Failed, format!("{} has no Ethernet address", uplink.id.name))
         })?;
@@ -201,6 +206,8 @@ impl Daemon {
             bridge_up: before.as_ref().is_none_or(|before| before.bridge_up),
             on_uplink,
             on_bridge,
+            resolver,
+            bridge_resolver: before.as_ref().and_then(|before| before.bridge_resolver.clone()),
             files: before.map(|before| before.files).unwrap_or_default(),
             confirm_until: None,
         })

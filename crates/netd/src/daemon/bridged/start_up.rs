@@ -65,7 +65,7 @@ impl Daemon {
         if !wanted.unwrap_or(network.autostart) {
             return Ok(());
         }
-        let (journal, present, mtu) = self.journal_for(network, &links, None)?;
+        let (journal, present, mtu) = self.journal_for(network, &links, None).await?;
         self.move_there(&journal, present.as_ref(), mtu).await?;
         self.commit(journal).await.map(drop)
     }

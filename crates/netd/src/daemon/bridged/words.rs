@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Phase, Step, prepare, relocate, remove};
+use vnet_plan::uplink::{
+    Both, Journal, LinkFacts, LinkId, Phase, Step, give_back, prepare, relocate, remove, settle,
+};
 
 use super::moving::{back, there};
 
@@ -42,6 +44,7 @@ pub(super) fn plan_in_words(
         ));
     }
     plan.push(format!("write the definition of the network {}", journal.network.name));
+    plan.extend(settle(journal).map(|step| step.to_string()));
     plan.extend(files_in_words(journal.files.iter().map(|file| (&file.path, &file.after))));
     plan
 }
@@ -62,6 +65,7 @@ pub(super) fn release_in_words(
         Step::Note(Box::new(journal.clone())),
         Step::Burst(relocate(&uplink.id, &bridge.id, &now, &wanted)),
     ];
+    steps.extend(give_back(journal));
     steps.extend(remove(journal, Some(bridge)));
     let mut plan: Vec<String> = steps.iter().map(ToString::to_string).collect();
     plan.extend(files_in_words(journal.files.iter().map(|file| (&file.path, &file.before))));
