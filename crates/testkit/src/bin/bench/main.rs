@@ -9,9 +9,13 @@
 
 mod boot;
 mod create;
+mod dhcp;
 mod enslave;
 mod networks;
+mod page;
 mod rows;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +47,18 @@ enum What {
     },
     /// Guests: from `vnet run` to the address
     Boot,
+    /// DHCP servers side by side
+    Dhcp {
+        /// Shorter, and less exact
+        #[arg(long)]
+        quick: bool,
+        /// Only vnet's own
+        #[arg(long)]
+        only_ours: bool,
+        /// Put the table into this page
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
     /// The host's uplink goes under a bridge and comes back: the silence that a peer hears
     Enslave,
 }
@@ -59,6 +75,10 @@ fn main() -> Result<()> {
         }
         What::Networks { most } => networks::networks(arguments.runs, most)?,
         What::Boot => boot::boot(arguments.runs)?,
+        What::Dhcp { quick, only_ours, page } => {
+            let effort = if quick { dhcp::Effort::QUICK } else { dhcp::Effort::FULL };
+            return dhcp::dhcp(effort, only_ours, page.as_deref());
+        }
         What::Enslave => enslave::enslave(arguments.runs)?,
     };
     rows::print(&rows);
