@@ -19,7 +19,7 @@ use crate::config::ServerConfig;
 use crate::event::{Choice, Decision, Event, NakReason, Silence};
 use crate::frame::{self, CLIENT_PORT, Endpoint, Received, SERVER_PORT};
 use crate::journal::Record;
-use crate::lease::Lease;
+use crate::lease::{ClientKey, Lease};
 use crate::message::{ClientMessage, Kind};
 use crate::pool::Pool;
 use crate::reply::{Grant, Replier, Reply};
@@ -125,6 +125,12 @@ impl Server {
     /// nobody has taken over, and declined addresses ([`Lease::is_live`] tells them apart).
     pub fn leases(&self) -> impl ExactSizeIterator<Item = &Lease> {
         self.pool.leases().iter()
+    }
+
+    /// The lease that `client` has, or had last.
+    #[must_use]
+    pub fn lease_of(&self, client: &ClientKey) -> Option<&Lease> {
+        self.pool.leases().of_client(client)
     }
 
     /// Notes that somebody answers for `ip`, which was offered in answer to the message in

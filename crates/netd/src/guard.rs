@@ -3,12 +3,12 @@
 //!
 //! All that ask while a transaction is under way share the next one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use vnet_types::{MacAddr, NetworkName};
+use vnet_types::NetworkName;
 
 use crate::daemon::Shared;
 
@@ -81,34 +81,19 @@ pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
     }
 }
 
-/// The running leases of one network, as the guard was told of them.
-pub(crate) struct Leases<A> {
+/// The leases of one network, which the guard is to know.
+pub(crate) struct Leases {
     network: NetworkName,
     guard: Guard,
-    told: BTreeMap<A, MacAddr>,
 }
 
-impl<A: Ord> Leases<A> {
+impl Leases {
     pub(crate) fn new(network: NetworkName, guard: Guard) -> Self {
-        Self { network, guard, told: BTreeMap::new() }
-    }
-
-    /// Notes that the guest with the address `mac` is given `ip`: whether the guard must hear of it.
-    pub(crate) fn note(&mut self, ip: A, mac: MacAddr) -> bool {
-        self.told.insert(ip, mac) != Some(mac)
-    }
-
-    /// Tells the guard if these are not the running leases of when it was told last.
-    pub(crate) fn compare(&mut self, live: impl Iterator<Item = (A, MacAddr)>) {
-        let live: BTreeMap<_, _> = live.collect();
-        if live != self.told {
-            self.told = live;
-            drop(self.refresh());
-        }
+        Self { network, guard }
     }
 
     /// Has the guard look at the leases; what is returned ends when that is done.
-    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<A> {
+    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<> {
         self.guard.refresh(&self.network)
     }
 }

@@ -152,6 +152,11 @@ impl Pool {
         self.by_ip.values()
     }
 
+    pub(super) fn leases_of_card(&self, mac: MacAddr) -> impl Iterator<Item = &Lease> {
+        let of_card = self.by_card.get(&mac).into_iter().flatten();
+        of_card.filter_map(|(_, ip)| self.by_ip.get(ip))
+    }
+
     pub(super) fn reservations(&self) -> &Reservations {
         &self.reservations
     }

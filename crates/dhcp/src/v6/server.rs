@@ -86,6 +86,11 @@ impl Server {
         self.pool.leases()
     }
 
+    /// The same of one card.
+    pub fn leases_of_card(&self, mac: MacAddr) -> impl Iterator<Item = &Lease> {
+        self.pool.leases_of_card(mac)
+    }
+
     /// Answers one message. `reply` is emptied, and holds the UDP payload of the answer
     /// afterwards if there is one ([`Outcome::to`] says where it goes).
     ///

@@ -52,8 +52,16 @@ impl Daemon {
     async fn guard_leases(&mut self, networks: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
         let state = self.kernel.firewall_state().await.map_err(|error| failed(&error))?;
         let FirewallState::Holds(from) = state else { return self.sweep_ports().await };
-        let leases: BTreeMap<_, _> =
-            networks.iter().map(|name| (name, (self.leased(name), self.leased6(name)))).collect();
+        let mut cards: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for port in from.ports().filter(|port| networks.contains(&port.network)) {
+            cards.entry(port.network.clone()).or_default().insert(port.mac);
+        }
+        let now = unix_now();
+        let running = |name| self.running.get(name);
+        let leases: BTreeMap<_, _> = cards
+            .iter()
+            .filter_map(|(name, cards)| Some((name, running(name)?.leased_by(cards, now))))
+            .collect();
         let to = from.clone().with_allowed(|port| {
             let definition = self.networks.get(&port.network)?;
             let (leased, leased6) = leases.get(&port.network)?;

@@ -1,41 +1,46 @@
 //! The DNS of a network: its zone is made from the definition and the leases.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use vnet_dhcp::{Lease, v6};
+use tokio::time::Instant;
 use vnet_dns::zone::Zone;
 use vnet_dns::{Config, DnsServer, Forwarding, Upstreams};
 use vnet_types::{DnsName, MacAddr, Mode, NetworkDefinition};
 
 use super::ServiceError;
+use super::holders::Holder;
 
 /// The domain in which all networks' domains are by default: names in it never leave the host.
 const PARENT_DOMAIN: &str = "vnet";
+
+/// A zone is made as a whole. While guests come faster than that, it is made so often that a
+/// twentieth of the time goes there.
+const PUBLISHING_SHARE: u32 = 20;
 
 /// Makes zones for one network and gives them to its server.
 pub(crate) struct Zones {
     network: NetworkDefinition,
     server: Arc<DnsServer>,
     serial: u32,
-    published: Named,
+    named: Named,
+    /// Whether there is more to say than was published.
+    dirty: bool,
+    /// When a zone may be made again.
+    next: Instant,
     changed: Arc<Notify>,
 }
 
-/// The guests that have a lease and a name.
-#[derive(Debug, Clone, Default)]
-struct Named {
-    v4: BTreeMap<Ipv4Addr, (DnsName, MacAddr)>,
-    v6: BTreeMap<Ipv6Addr, (DnsName, Option<MacAddr>)>,
-}
+/// The guests that have an address and a name: IPv4 addresses come first.
+type Named = BTreeMap<IpAddr, (DnsName, Option<MacAddr>)>;
 
 pub(crate) fn start(
     network: &NetworkDefinition,
     upstreams: &Upstreams,
 ) -> Result<Arc<DnsServer>, ServiceError> {
-    let mut config = Config::new(zone(network, &Named::default(), 1));
+    let mut config = Config::new(zone(network, &Named::new(), 1));
     config.upstreams = upstreams_of(network, upstreams);
     if network.mode == Mode::Hostonly {
         config.forwarding = Forwarding::Off;
@@ -68,7 +73,8 @@ impl Zones {
         server: Arc<DnsServer>,
         changed: Arc<Notify>,
     ) -> Self {
-        Self { network, server, serial: 1, published: Named::default(), changed }
+        let (serial, named, next) = (1, Named::new(), Instant::now());
+        Self { network, server, serial, named, dirty: false, next, changed }
     }
 
     /// Takes over a changed definition, and publishes what is in it.
@@ -77,36 +83,38 @@ impl Zones {
         self.publish_zone();
     }
 
-    /// Publishes the names of the leases that are live at `unix` seconds, if they have changed.
-    pub(crate) fn publish<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, unix: u64) {
-        let names: BTreeMap<_, _> = leases
-            .filter(|lease| lease.is_live(unix))
-            .filter_map(|lease| Some((lease.ip, (lease.hostname.clone()?, lease.mac))))
-            .collect();
-        if names != self.published.v4 {
-            self.published.v4 = names;
-            self.publish_zone();
+    /// Notes that `ip` has another holder now, or none; [`Zones::publish`] says so.
+    pub(super) fn note(&mut self, ip: IpAddr, holder: Option<Holder>) {
+        let named = holder.and_then(|Holder { mac, name }| Some((name?, mac)));
+        self.dirty |= self.named.get(&ip) != named.as_ref();
+        match named {
+            Some(named) => drop(self.named.insert(ip, named)),
+            None => drop(self.named.remove(&ip)),
         }
         // A guest that has no name in the DNS may be one that a forward leads to.
         self.changed.notify_one();
     }
 
-    /// The same for the leases of IPv6 addresses.
-    pub(crate) fn publish6<'a>(&mut self, leases: impl Iterator<Item = &'a v6::Lease>, unix: u64) {
-        let names: BTreeMap<_, _> = leases
-            .filter(|lease| lease.is_live(unix))
-            .filter_map(|lease| Some((lease.ip, (lease.hostname.clone()?, lease.mac))))
-            .collect();
-        if names != self.published.v6 {
-            self.published.v6 = names;
-            self.publish_zone();
+    /// Publishes the names of the guests that have an address, if they have changed: at once,
+    /// unless that was done a moment ago. Says when to come back then.
+    pub(crate) fn publish(&mut self) -> Option<Instant> {
+        let begun = Instant::now();
+        if !self.dirty {
+            return None;
         }
-        self.changed.notify_one();
+        if begun < self.next {
+            return Some(self.next);
+        }
+        self.publish_zone();
+        None
     }
 
     fn publish_zone(&mut self) {
+        let begun = Instant::now();
         self.serial = self.serial.wrapping_add(1);
-        self.server.set_zone(zone(&self.network, &self.published, self.serial));
+        self.server.set_zone(zone(&self.network, &self.named, self.serial));
+        self.dirty = false;
+        self.next = begun + begun.elapsed() * PUBLISHING_SHARE;
     }
 }
 
@@ -153,14 +161,9 @@ fn zone(network: &NetworkDefinition, leased: &Named, serial: u32) -> Zone {
             insert(name, address);
         }
     }
-    for (address, (name, mac)) in &leased.v4 {
-        if owners.grant(name, Some(*mac)) {
-            insert(name, IpAddr::V4(*address));
-        }
-    }
-    for (address, (name, mac)) in &leased.v6 {
+    for (address, (name, mac)) in leased {
         if owners.grant(name, *mac) {
-            insert(name, IpAddr::V6(*address));
+            insert(name, *address);
         }
     }
     builder.build()

@@ -1,12 +1,15 @@
 //! What netd serves on a network: DHCP and DNS, and with IPv6 router advertisements and DHCPv6.
 
+mod desk;
 mod dhcp;
 mod dns;
 mod edit;
+mod holders;
 pub(crate) mod packet;
 mod probing;
 mod six;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +109,7 @@ impl Services {
             return Ok(Self { bridge: index, mtu, dhcp: None, six, journal, zones, dns });
         };
         let bridge = network.bridge.to_string();
-        let (mut leases, records) = dhcp::load::<vnet_dhcp::Lease>(&journal).await?;
+        let (mut leases, records) = desk::load::<vnet_dhcp::Lease>(&journal).await?;
         if config.identity == Identity::Hardware {
             // Some may stem from before the network was guarded.
             leases.values_mut().for_each(|lease| lease.client = ClientKey::Mac(lease.mac));
@@ -157,6 +160,17 @@ impl Services {
     /// The leases of IPv6 addresses that run at `now` in Unix seconds.
     pub(crate) fn leased6(&self, now: u64) -> Leased6 {
         leased6(self.leases6().iter(), now)
+    }
+
+    /// The running leases of these cards alone.
+    pub(crate) fn leased_by(&self, cards: &BTreeSet<MacAddr>, now: u64) -> (Leased, Leased6) {
+        let v4 = self.dhcp.as_ref().map_or_else(Leased::new, |(server, _)| {
+            let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_card = |mac: &MacAddr| server.lease_of(&ClientKey::Mac(*mac));
+            leased(cards.iter().filter_map(of_card), now)
+        });
+        let v6 = self.six.as_ref().map_or_else(Leased6::new, |six| six.leased_by(cards, now));
+        (v4, v6)
     }
 
     /// The leases that run at `now` in Unix seconds.

@@ -17,6 +17,7 @@ use vnet_dhcp::frame::Checksum;
 use vnet_dhcp::{Choice, arp};
 use vnet_types::{IfName, MacAddr};
 
+use super::desk;
 use super::packet::PacketSocket;
 
 /// How long a station may take to answer. On a bridge it is far quicker, unless it sleeps.
@@ -28,8 +29,6 @@ const MAX_PENDING: usize = 1024;
 /// Addresses that are tried for one request: the client asks again, and a station that answers for
 /// all of them keeps nobody busy.
 const MAX_TRIED: u32 = 16;
-/// ARP packets that are read at a time.
-const BURST: usize = 256;
 
 /// An offer that waits.
 pub(super) struct Pending {
@@ -118,19 +117,22 @@ impl Probing {
     }
 
     /// The addresses that somebody was heard to have.
-    pub(super) async fn conflicts(&mut self) -> io::Result<Vec<Conflict>> {
+    pub(super) fn conflicts(&mut self) -> io::Result<Vec<Conflict>> {
         let mut all = Vec::new();
-        let mut bytes = [0; 128];
-        for _ in 0..BURST {
-            let Some((length, _)) = self.socket.receive_now(&mut bytes).await? else { break };
-            let claim = bytes.get(..length).and_then(arp::claim);
-            let Some((holder, ip)) = claim.filter(|(mac, _)| *mac != self.mac) else { continue };
-            let others = self.pending.get(&ip).is_some_and(|pending| pending.client != holder);
-            if others && let Some(pending) = self.pending.remove(&ip) {
-                all.push(Conflict { ip, holder, pending });
-            }
-        }
+        desk::waiting(
+            self,
+            |probing| &probing.socket,
+            |probing, frame, _| all.extend(probing.conflict(frame)),
+        )?;
         Ok(all)
+    }
+
+    /// What the ARP packet in `frame` says against an offer that waits.
+    fn conflict(&mut self, frame: &[u8]) -> Option<Conflict> {
+        let (holder, ip) = arp::claim(frame).filter(|(mac, _)| *mac != self.mac)?;
+        self.pending.get(&ip).filter(|pending| pending.client != holder)?;
+        let pending = self.pending.remove(&ip)?;
+        Some(Conflict { ip, holder, pending })
     }
 
     /// Begins with the request of `pending`, whose address somebody has, anew: whether it is to be

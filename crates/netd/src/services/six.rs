@@ -8,6 +8,7 @@
 //!
 //! A network whose guests make their addresses themselves has DHCPv6 too: it gives options.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,18 +17,22 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
+use vnet_dhcp::frame::Checksum;
 use vnet_dhcp::ip6::{self, Content, Endpoint, Packet};
 use vnet_dhcp::ra::{self, Advertisement, Advertiser, Target};
-use vnet_dhcp::v6::{self, Answer, Decision, SERVER_PORT};
-use vnet_dhcp::{ConfigError, journal};
-use vnet_types::{IfName, MacAddr, NetworkDefinition, NetworkName, link_local};
+use vnet_dhcp::v6::{self, SERVER_PORT};
+use vnet_dhcp::{ConfigError, Now, journal};
+use vnet_plan::Leased6;
+use vnet_types::{IfName, MacAddr, NetworkDefinition, link_local};
 
-use super::dhcp::{self, EXPIRY_CHECK, ROUND};
+use super::desk::{self, Desk, Leases, Round};
+use super::dhcp;
 use super::dns::Zones;
-use super::packet::{MAX_FRAME, PacketSocket};
-use super::{Changes, ServiceError, unix_now};
+use super::holders::Holders;
+use super::packet::PacketSocket;
+use super::{Changes, ServiceError};
 use crate::guard;
-use crate::history::{Heard, History};
+use crate::history::Heard;
 use crate::leases::Journal;
 
 /// The IPv6 services of one network.
@@ -85,7 +90,7 @@ impl Six {
             return Ok(None);
         };
         let bridge = network.bridge.to_string();
-        let (leases, records) = dhcp::load::<v6::Lease>(&journal).await?;
+        let (leases, records) = desk::load::<v6::Lease>(&journal).await?;
         let advertiser = Advertiser::new(router, Duration::ZERO)
             .map_err(|source| ServiceError::Advertisements { bridge: bridge.clone(), source })?;
         let state = Arc::new(State {
@@ -101,17 +106,20 @@ impl Six {
             PacketSocket::open_ipv6(link)
                 .map_err(|source| ServiceError::Dhcp { bridge: bridge.clone(), source })
         };
-        let service = Service {
+        let desk = Desk {
             network: network.name.clone(),
             socket: open(&network.bridge)?,
-            mac,
-            state: state.clone(),
             journal: journal.clone(),
             records,
             zones,
-            guard,
             history: changes.history.clone(),
+            guard,
+            holders: Holders::default(),
+            expiry: Instant::now(),
+            publish: None,
         };
+        let (reply, frame) = (Vec::new(), Vec::new());
+        let service = Service { desk, mac, state: state.clone(), reply, frame };
         let farewell = open(&network.bridge)?;
         let task = tokio::spawn(service.run());
         Ok(Some(Self { state, task, journal, farewell, mac }))
@@ -124,6 +132,12 @@ impl Six {
     /// All that is known of addresses.
     pub(super) fn leases(&self) -> Vec<v6::Lease> {
         self.state.server().leases().cloned().collect()
+    }
+
+    /// The leases of these cards that run at `now` in Unix seconds.
+    pub(super) fn leased_by(&self, cards: &BTreeSet<MacAddr>, now: u64) -> Leased6 {
+        let server = self.state.server();
+        super::leased6(cards.iter().flat_map(|mac| server.leases_of_card(*mac)), now)
     }
 
     /// Takes over a changed definition: guests hear of it soon.
@@ -187,40 +201,30 @@ impl State {
 }
 
 struct Service {
-    network: NetworkName,
-    socket: PacketSocket,
+    desk: Desk<v6::Lease>,
     mac: MacAddr,
     state: Arc<State>,
-    journal: Journal,
-    records: usize,
-    zones: Arc<Mutex<Zones>>,
-    /// None where ports are not guarded.
-    guard: Option<guard::Leases<Ipv6Addr>>,
-    history: History,
+    /// The reply that is put together, and its frame.
+    reply: Vec<u8>,
+    frame: Vec<u8>,
 }
 
-/// What one round of frames has led to.
-#[derive(Default)]
-struct Round {
-    records: Vec<u8>,
-    count: usize,
-    /// Replies that may leave at once, and those that wait for the flush.
-    now: Vec<Vec<u8>>,
-    later: Vec<Vec<u8>>,
-    /// Whether the guard must hear of a record before the replies leave.
-    guard: bool,
+impl Leases<v6::Lease> for State {
+    fn look<T>(&self, work: impl FnOnce(&mut dyn ExactSizeIterator<Item = &v6::Lease>) -> T) -> T {
+        work(&mut self.server().leases())
+    }
 }
 
 impl Service {
     /// Serves until it is aborted, or the bridge is gone.
     async fn run(mut self) {
-        self.publish();
-        let mut expiry = tokio::time::interval(EXPIRY_CHECK);
+        self.desk.ticked(&*self.state);
+        let mut round = Round::default();
         loop {
             let next = self.state.advertiser().next().map(|at| self.state.start + at);
             let served = tokio::select! {
-                ready = self.socket.readable() => match ready {
-                    Ok(()) => self.round().await,
+                ready = self.desk.socket.readable() => match ready {
+                    Ok(()) => self.answer_waiting(&mut round),
                     Err(error) => Err(error),
                 },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
@@ -228,24 +232,14 @@ impl Service {
                     Ok(())
                 }
                 () = self.state.changed.notified() => Ok(()),
-                _ = expiry.tick() => {
-                    self.publish();
+                () = self.desk.tick() => {
+                    self.desk.ticked(&*self.state);
                     Ok(())
                 }
             };
-            match served {
-                Ok(()) => {}
-                // The bridge was set down: it may come up again.
-                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
-                    tracing::warn!("network {}: the bridge is down", self.network);
-                }
-                Err(error) => {
-                    tracing::error!(
-                        "network {}: IPv6's services have ended: {error}",
-                        self.network
-                    );
-                    return;
-                }
+            self.desk.finish(&mut round, &*self.state).await;
+            if !self.desk.goes_on(served, "IPv6") {
+                return;
             }
         }
     }
@@ -259,62 +253,35 @@ impl Service {
                 Target::AllNodes => (ip6::group_mac(ra::ALL_NODES), ra::ALL_NODES),
                 Target::One(station) => (station.mac.unwrap_or(MacAddr::BROADCAST), station.ip),
             };
-            send_icmp(&self.socket, self.mac, to, &message);
+            send_icmp(&self.desk.socket, self.mac, to, &message);
         }
     }
 
-    async fn round(&mut self) -> io::Result<()> {
-        let round = self.answer_waiting().await?;
-        self.send(&round.now);
-        if round.count == 0 {
-            return Ok(());
-        }
-        self.records += round.count;
-        // A guest may use its address as soon as it has the reply.
-        let guarded = self.guard.as_ref().filter(|_| round.guard).map(guard::Leases::refresh);
-        let (stored, _) = tokio::join!(self.journal.append(round.records), async {
-            if let Some(guarded) = guarded {
-                guarded.await;
-            }
-        });
-        match stored {
-            Ok(()) => self.send(&round.later),
-            // No reply without its record: the clients ask again.
+    fn answer_waiting(&mut self, round: &mut Round) -> io::Result<()> {
+        let now = dhcp::now();
+        desk::waiting(
+            self,
+            |service| &service.desk.socket,
+            |service, frame, checksum| service.take(frame, checksum, now, round),
+        )
+    }
+
+    /// Deals with one frame: what comes of it goes to `round`, or to the advertiser.
+    fn take(&mut self, bytes: &[u8], checksum: Checksum, now: Now, round: &mut Round) {
+        let packet = match ip6::parse(bytes, checksum) {
+            Ok(packet) => packet,
             Err(error) => {
-                tracing::error!(
-                    "network {}: {} replies are withheld: cannot write {}: {error}",
-                    self.network,
-                    round.later.len(),
-                    self.journal.path().display()
-                );
+                tracing::trace!("network {}: a frame is ignored: {error}", self.desk.network);
+                return;
             }
-        }
-        self.publish();
-        self.compact().await;
-        Ok(())
-    }
-
-    async fn answer_waiting(&mut self) -> io::Result<Round> {
-        let mut round = Round::default();
-        let mut bytes = [0; MAX_FRAME];
-        for _ in 0..ROUND {
-            let Some((length, checksum)) = self.socket.receive(&mut bytes).await? else { break };
-            let packet = match ip6::parse(&bytes[..length], checksum) {
-                Ok(packet) => packet,
-                Err(error) => {
-                    tracing::trace!("network {}: a frame is ignored: {error}", self.network);
-                    continue;
-                }
-            };
-            match packet.content {
-                Content::Icmp(_) => self.solicited(&packet),
-                Content::Udp { dst_port: SERVER_PORT, payload, .. } => {
-                    self.answer(&packet, payload, &mut round);
-                }
-                Content::Udp { .. } => {}
+        };
+        match packet.content {
+            Content::Icmp(_) => self.solicited(&packet),
+            Content::Udp { dst_port: SERVER_PORT, payload, .. } => {
+                self.answer(&packet, payload, now, round);
             }
+            Content::Udp { .. } => {}
         }
-        Ok(round)
     }
 
     fn solicited(&self, packet: &Packet<'_>) {
@@ -324,78 +291,38 @@ impl Service {
                 self.state.advertiser().solicited(self.state.now(), &solicitation, random());
             }
             Err(error) => {
-                tracing::trace!("network {}: a solicitation is ignored: {error}", self.network);
+                tracing::trace!(
+                    "network {}: a solicitation is ignored: {error}",
+                    self.desk.network
+                );
             }
         }
     }
 
-    fn answer(&mut self, packet: &Packet<'_>, payload: &[u8], round: &mut Round) {
+    fn answer(&mut self, packet: &Packet<'_>, payload: &[u8], now: Now, round: &mut Round) {
         let received = v6::Received {
             src_mac: Some(packet.src_mac),
             src_ip: packet.src_ip,
             dst_ip: packet.dst_ip,
             payload,
         };
-        let mut reply = Vec::new();
-        let outcome = self.state.server().handle(dhcp::now(), &received, &mut reply);
+        let outcome = self.state.server().handle(now, &received, &mut self.reply);
         // What a guest can repeat as often as it likes is for those who look closely.
-        tracing::trace!("network {}: {}", self.network, outcome.event);
-        round.count += outcome.persist.len();
-        for record in &outcome.persist {
-            journal::encode(&mut round.records, record);
-        }
-        if let (Decision::Leased { answers }, Some(guard), Some(mac)) =
-            (&outcome.event.decision, &mut self.guard, outcome.event.mac)
-        {
-            for answer in answers {
-                if let Answer::Given { ip, .. } = answer {
-                    round.guard |= guard.note(*ip, mac);
-                }
-            }
-        }
-        if let Some(mac) = outcome.event.mac {
-            self.history.note(mac, Heard::Dhcp6(outcome.event));
+        tracing::trace!("network {}: {}", self.desk.network, outcome.event);
+        self.desk.note(&outcome.persist, now.unix, round);
+        let client = outcome.event.mac;
+        if let Some(mac) = client {
+            self.desk.history.note(mac, Heard::Dhcp6(outcome.event));
         }
         let Some((ip, port)) = outcome.to else { return };
         let from = Endpoint { mac: self.mac, ip: link_local(self.mac), port: SERVER_PORT };
-        let mut frame = Vec::new();
-        ip6::build_udp(&mut frame, from, Endpoint { mac: packet.src_mac, ip, port }, &reply);
-        let replies = if outcome.persist.is_empty() { &mut round.now } else { &mut round.later };
-        replies.push(frame);
-    }
-
-    fn send(&self, frames: &[Vec<u8>]) {
-        for frame in frames {
-            if let Err(error) = self.socket.send(frame) {
-                tracing::debug!("network {}: a DHCPv6 reply is lost: {error}", self.network);
-            }
-        }
-    }
-
-    fn publish(&mut self) {
-        let server = self.state.server();
-        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = unix_now();
-        zones.publish6(server.leases(), now);
-        if let Some(guard) = &mut self.guard {
-            let live = server.leases().filter(|lease| lease.is_live(now));
-            guard.compare(live.filter_map(|lease| Some((lease.ip, lease.mac?))));
-        }
-    }
-
-    async fn compact(&mut self) {
-        let leases: Vec<v6::Lease> = {
-            let server = self.state.server();
-            if !journal::compaction_due(self.records, server.leases().len()) {
-                return;
-            }
-            server.leases().cloned().collect()
-        };
-        match self.journal.replace(journal::snapshot(&leases)).await {
-            Ok(()) => self.records = leases.len(),
-            Err(error) => {
-                tracing::warn!("cannot compact {}: {error}", self.journal.path().display());
-            }
+        let to = Endpoint { mac: packet.src_mac, ip, port };
+        self.frame.clear();
+        ip6::build_udp(&mut self.frame, from, to, &self.reply);
+        if outcome.persist.is_empty() {
+            round.send_now(&self.frame);
+        } else {
+            round.send_later(&self.frame, client);
         }
     }
 }

@@ -98,6 +98,11 @@ impl Firewall {
         Self { ports, ..self }
     }
 
+    /// The ports that are guarded.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.values()
+    }
+
     /// The same with other addresses for those ports for which `allowed` has any.
     #[must_use]
     pub fn with_allowed(
