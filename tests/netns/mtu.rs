@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use vnet_api::ports::{Port, PortConnection, Request};
+use vnet_api::ports::{Event, Port, PortConnection, Request};
 use vnet_testkit::{Netns, Udhcpc};
 use vnet_types::Mode;
 
@@ -26,6 +26,14 @@ fn attach(host: &Host, name: &str) -> ((PortConnection, Vec<OwnedFd>), Port) {
     ((connection, queues), port)
 }
 
+/// The next thing that the owner of a port is told.
+fn event(connection: &PortConnection) -> Event {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut ready = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut ready, PollTimeout::try_from(PATIENCE).unwrap()).unwrap(), 1);
+    connection.next_event().unwrap().unwrap()
+}
+
 fn mtu(ns: &Netns, link: &str) -> u64 {
     ns.json(&format!("link show {link}"))[0]["mtu"].as_u64().unwrap()
 }
@@ -43,7 +51,7 @@ fn a_network_takes_its_mtu_from_the_uplink_and_follows_it() {
     host.ns().ip("link set eth0 mtu 1400");
     let netd = host.netd();
     host.create_default();
-    let (_held, port) = attach(&host, "default");
+    let (held, port) = attach(&host, "default");
     assert_eq!(port.mtu, 1400);
     let links = ["virbr0", port.name.as_str()];
     all_have(&host, &links, 1400);
@@ -53,6 +61,8 @@ fn a_network_takes_its_mtu_from_the_uplink_and_follows_it() {
 
     host.ns().ip("link set eth0 mtu 1280");
     all_have(&host, &links, 1280);
+    // Its owner, a VMM, hears of it.
+    assert_eq!(event(&held.0), Event::Mtu(1280));
     assert_eq!(client.renew().unwrap().mtu, Some(1280));
     assert!(!netd.log().contains("undone"), "{}", netd.log());
     // So it is after a restart, and with the next guest.

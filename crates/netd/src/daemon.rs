@@ -32,6 +32,7 @@ use crate::failure::{chain, failed, invalid, no_network, refuse};
 use crate::guard::{Guard, serve as serve_guard};
 use crate::history::History;
 use crate::leases::LeaseWriter;
+use crate::owners::Owners;
 use crate::services::{Changes, Farewell, Services, unix_now};
 use crate::sightings::Sightings;
 use crate::{forwards, lease_view, links, network_view, reconcile, request, store};
@@ -39,6 +40,7 @@ use crate::{forwards, lease_view, links, network_view, reconcile, request, store
 /// What netd knows and does, for any number of askers.
 pub struct Shared {
     pub(crate) daemon: Mutex<Daemon>,
+    pub(crate) owners: Owners,
     this: std::sync::Weak<Self>,
 }
 
@@ -104,8 +106,11 @@ impl Shared {
         };
         daemon.start_up().await?;
         let changed = daemon.leases_changed.clone();
-        let shared =
-            Arc::new_cyclic(|this| Self { daemon: Mutex::new(daemon), this: this.clone() });
+        let shared = Arc::new_cyclic(|this| Self {
+            daemon: Mutex::new(daemon),
+            owners: Owners::default(),
+            this: this.clone(),
+        });
         tokio::spawn(forwards::follow(Arc::downgrade(&shared), changed));
         tokio::spawn(serve_guard(requests, Arc::downgrade(&shared)));
         links::follow(Arc::downgrade(&shared)).map_err(|error| failed(&error))?;

@@ -24,6 +24,7 @@ mod lease_view;
 pub mod leases;
 mod links;
 mod network_view;
+mod owners;
 pub mod ports;
 mod reconcile;
 mod repair;

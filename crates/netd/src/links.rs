@@ -1,4 +1,5 @@
-//! The kernel's news of links that are gone: a guest's port goes with its VMM, whoever is told.
+//! The kernel's news of links: a guest's port goes with its VMM, whoever is told; and a port with
+//! another MTU is its owner's to know.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,6 +9,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use vnet_plan::uplink::LinkFacts;
+use vnet_types::IfName;
 
 use crate::daemon::Shared;
 use crate::watch::watch;
@@ -16,8 +19,22 @@ use crate::watch::watch;
 const LINKS: u32 = 1;
 /// Bytes that are read at a time; a message about one link has some 1,500.
 const BUFFER: usize = 16 << 10;
+/// `nlmsghdr`.
+const HEADER: usize = 16;
 
-/// Tells the daemon of links that are gone, until it is gone itself.
+/// What the news is of.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    /// A link is gone.
+    gone: bool,
+    /// These have an MTU, which may be another than before.
+    mtus: Vec<(IfName, u32)>,
+    /// There was more, which was lost.
+    lost: bool,
+}
+
+/// Tells the daemon of links that are gone, and their owners of ports with another MTU, until the
+/// daemon is gone itself.
 ///
 /// # Errors
 /// The kernel gives no news.
@@ -33,11 +50,17 @@ pub(crate) fn follow(daemon: Weak<Shared>) -> io::Result<()> {
     tokio::spawn(async move {
         loop {
             let Ok(mut ready) = socket.readable().await else { return };
-            match ready.try_io(|socket| gone(socket.get_ref())) {
-                Ok(Ok(false)) | Err(_) => {}
-                Ok(Ok(true)) => {
+            match ready.try_io(|socket| read(socket.get_ref())) {
+                Err(_) => {}
+                Ok(Ok(news)) => {
                     let Some(daemon) = daemon.upgrade() else { return };
-                    daemon.sweep_ports().await;
+                    news.mtus.iter().for_each(|(link, mtu)| daemon.owners.has_mtu(link, *mtu));
+                    if news.gone || news.lost {
+                        daemon.sweep_ports().await;
+                    }
+                    if news.lost {
+                        daemon.tell_owners().await;
+                    }
                 }
                 Ok(Err(error)) => {
                     tracing::error!("there is no more news of links: {error}");
@@ -49,37 +72,42 @@ pub(crate) fn follow(daemon: Weak<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads all news that wait: whether any of them is that a link is gone.
-fn gone(socket: &OwnedFd) -> io::Result<bool> {
+/// Reads all news that wait.
+fn read(socket: &OwnedFd) -> io::Result<News> {
     let mut bytes = [0; BUFFER];
-    let mut any = false;
-    let mut read = 0;
+    let mut news = News::default();
+    let mut reads = 0;
     loop {
         match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-            Ok(length) => any |= tells_of_end(&bytes[..length]),
-            // News was lost: a link's end may have been among it.
-            Err(Errno::ENOBUFS) => any = true,
-            Err(Errno::EAGAIN) if read > 0 => return Ok(any),
+            Ok(length) => news.take(&bytes[..length]),
+            Err(Errno::ENOBUFS) => news.lost = true,
+            Err(Errno::EAGAIN) if reads > 0 => return Ok(news),
             Err(error) => return Err(error.into()),
         }
-        read += 1;
+        reads += 1;
     }
 }
 
-/// Whether one of these messages is an RTM_DELLINK.
-fn tells_of_end(mut messages: &[u8]) -> bool {
-    while let (Some(length), Some(kind)) = (messages.get(..4), messages.get(4..6)) {
-        let (Ok(length), Ok(kind)) = (length.try_into(), kind.try_into()) else { return false };
-        if u16::from_ne_bytes(kind) == libc::RTM_DELLINK {
-            return true;
+impl News {
+    /// Takes what some messages of rtnetlink say.
+    fn take(&mut self, mut messages: &[u8]) {
+        while let (Some(length), Some(kind)) = (messages.get(..4), messages.get(4..6)) {
+            let (Ok(length), Ok(kind)) = (length.try_into(), kind.try_into()) else { return };
+            let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or(usize::MAX);
+            match u16::from_ne_bytes(kind) {
+                libc::RTM_DELLINK => self.gone = true,
+                libc::RTM_NEWLINK => {
+                    let link = messages.get(HEADER..length).and_then(LinkFacts::parse);
+                    self.mtus.extend(link.map(|link| (link.id.name, link.mtu)));
+                }
+                _ => {}
+            }
+            // At least a header: a length of 0 must not be looked at for ever.
+            let next = length.max(HEADER).checked_next_multiple_of(4);
+            let Some(rest) = next.and_then(|next| messages.get(next..)) else { return };
+            messages = rest;
         }
-        let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or(usize::MAX);
-        // At least a header: a length of 0 must not be looked at for ever.
-        let next = length.max(16).checked_next_multiple_of(4);
-        let Some(rest) = next.and_then(|next| messages.get(next..)) else { return false };
-        messages = rest;
     }
-    false
 }
 
 #[cfg(test)]
@@ -92,20 +120,38 @@ mod tests {
         bytes
     }
 
+    fn news(bytes: &[u8]) -> News {
+        let mut news = News::default();
+        news.take(bytes);
+        news
+    }
+
+    /// RTM_NEWLINK of `eth0` with an MTU of 1400.
+    fn eth0() -> Vec<u8> {
+        let mut bytes = message(libc::RTM_NEWLINK, 52);
+        bytes[32..41].copy_from_slice(b"\x09\0\x03\0eth0\0");
+        bytes[44..48].copy_from_slice(&[8, 0, 4, 0]);
+        bytes[48..].copy_from_slice(&1400_u32.to_ne_bytes());
+        bytes
+    }
+
     #[test]
-    fn the_end_of_a_link_is_found_among_other_news() {
+    fn the_end_of_a_link_and_an_mtu_are_found_among_other_news() {
         let other = message(libc::RTM_NEWLINK, 32);
-        assert!(!tells_of_end(&other));
-        assert!(tells_of_end(&[other, message(libc::RTM_DELLINK, 32)].concat()));
+        assert_eq!(news(&other), News::default());
+        let gone = message(libc::RTM_DELLINK, 32);
+        let all = news(&[other, gone, eth0()].concat());
+        assert!(all.gone);
+        assert_eq!(all.mtus, [("eth0".parse().unwrap(), 1400)]);
     }
 
     #[test]
     fn broken_lengths_end() {
-        assert!(!tells_of_end(&[]));
-        assert!(!tells_of_end(&[0; 64]));
-        assert!(!tells_of_end(&message(libc::RTM_NEWLINK, 16)[..7]));
+        assert_eq!(news(&[]), News::default());
+        assert_eq!(news(&[0; 64]), News::default());
+        assert_eq!(news(&message(libc::RTM_NEWLINK, 16)[..7]), News::default());
         let mut endless = message(libc::RTM_NEWLINK, 16);
         endless[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
-        assert!(!tells_of_end(&endless));
+        assert_eq!(news(&endless), News::default());
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
 };
 use tokio::io::unix::AsyncFd;
-use vnet_api::ports::{Reply, Request, receive, send};
+use vnet_api::ports::{Event, Reply, Request, receive, send};
 use vnet_plan::Alias;
 
 use crate::access;
@@ -104,20 +104,37 @@ async fn try_converse(connection: OwnedFd, daemon: Arc<Shared>) -> io::Result<()
         }
     };
     let name = port.name.clone();
+    let mut mtu = daemon.owners.follow(&port);
     let fds: Vec<_> = queues.iter().map(AsRawFd::as_raw_fd).collect();
     let mut ended = send(connection.as_raw_fd(), &Reply::Attached(port), &fds);
     drop(queues);
     // Nothing more is asked; the end of the stream is the end of the VMM, and of its tap, though
     // it should have made the tap persistent.
     while ended.is_ok() {
-        match next::<Request>(&connection).await {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(error) => ended = Err(error),
+        tokio::select! {
+            request = next::<Request>(&connection) => match request {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => ended = Err(error),
+            },
+            Ok(()) = mtu.changed() => {
+                let now = *mtu.borrow_and_update();
+                ended = tell(&connection, &Event::Mtu(now)).await;
+            }
         }
     }
     daemon.detach(&name).await;
     ended
+}
+
+/// Sends an event as soon as the other end has room for it.
+async fn tell(connection: &AsyncFd<OwnedFd>, event: &Event) -> io::Result<()> {
+    loop {
+        let mut ready = connection.writable().await?;
+        if let Ok(sent) = ready.try_io(|connection| send(connection.as_raw_fd(), event, &[])) {
+            return sent;
+        }
+    }
 }
 
 async fn next<T: serde::de::DeserializeOwned>(

@@ -48,11 +48,13 @@ pub struct Cli {
     pub cpus: u8,
     /// A network card on a network of netd's; may be repeated
     ///
-    /// Settings: mac=MAC; rate-in=RATE and rate-out=RATE, which netd enforces; bps=BYTES, pps=N and
-    /// burst=MS limit what the card itself sends, and what it receives.
+    /// Settings: mac=MAC; rate-in=RATE and rate-out=RATE, which netd enforces.
     #[arg(long, value_name = "MODE:NAME[,SETTING …]")]
     pub net: Vec<NetArgument>,
     /// A network card on a tap that was opened before, with vnet headers; may be repeated
+    ///
+    /// Settings: mac=MAC; bps=BYTES, pps=N and burst=MS limit what the card sends, and what it
+    /// receives.
     #[arg(long, value_name = "N[,SETTING …]")]
     pub tap_fd: Vec<TapArgument>,
     /// A disk; may be repeated
@@ -143,11 +145,16 @@ impl FromStr for NetArgument {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Settings { source: network, mac, limits, rates } = settings(text)?;
+        if limits != Limits::default() {
+            let reason = "bps=, pps= and burst= are for taps that netd has not made (--tap-fd): on \
+                          a network, use rate-in=RATE and rate-out=RATE";
+            return Err(reason.to_owned());
+        }
         let (_, name) = network
             .split_once(':')
             .ok_or_else(|| format!("`{network}` lacks its mode: write nat:{network}"))?;
         let name = name.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self(NicConfig { source: Source::Network(name), mac, limits, rates }))
+        Ok(Self(NicConfig { source: Source::Network(name, rates), mac }))
     }
 }
 
@@ -160,7 +167,7 @@ impl FromStr for TapArgument {
             return Err("rate-in= and rate-out= are netd's, which has not made this tap".to_owned());
         }
         let fd: RawFd = number.parse().map_err(|_| format!("`{number}` is no descriptor"))?;
-        Ok(Self(NicConfig { source: Source::Inherited(fd), mac, limits, rates }))
+        Ok(Self(NicConfig { source: Source::Inherited(fd, limits), mac }))
     }
 }
 
@@ -172,7 +179,8 @@ impl Cli {
     pub fn nics(&self) -> Result<Vec<NicConfig>, String> {
         let mut nics: Vec<NicConfig> = self.net.iter().map(|net| net.0.clone()).collect();
         for TapArgument(tap) in &self.tap_fd {
-            if nics.iter().any(|nic| nic.source == tap.source) {
+            let fd = tap.source.descriptor();
+            if nics.iter().any(|nic| nic.source.descriptor() == fd) {
                 return Err("a descriptor is given twice with --tap-fd".to_owned());
             }
             nics.push(tap.clone());
@@ -235,7 +243,8 @@ mod tests {
     #[test]
     fn networks_are_named_after_their_mode() {
         let net: NetArgument = "nat:default,mac=52:54:00:00:00:01".parse().unwrap();
-        assert_eq!(net.0.source, Source::Network("default".parse().unwrap()));
+        let rates = LinkLimits::default();
+        assert_eq!(net.0.source, Source::Network("default".parse().unwrap(), rates));
         assert_eq!(net.0.mac, Some(MacAddr([0x52, 0x54, 0, 0, 0, 1])));
         for bad in [
             "default",
@@ -243,6 +252,7 @@ mod tests {
             "nat:default,mac=ff:ff:ff:ff:ff:ff",
             "nat:a,mtu=9",
             "nat:a,rate-in=9",
+            "nat:a,pps=9",
         ] {
             assert!(bad.parse::<NetArgument>().is_err(), "{bad}");
         }
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_taken_once() {
-        let cli = Cli::parse_from(["vnet-vmm", "--tap-fd", "5", "--tap-fd", "5"]);
+        let cli = Cli::parse_from(["vnet-vmm", "--tap-fd", "5", "--tap-fd", "5,pps=9"]);
         assert!(cli.nics().is_err());
     }
 

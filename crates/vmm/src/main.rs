@@ -104,8 +104,7 @@ fn open_report(cli: &Cli) -> anyhow::Result<Option<File>> {
         Ok(fd) => {
             // SAFETY: F_GETFD only asks.
             let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-            let nic =
-                cli.tap_fd.iter().any(|tap| tap.0.source == vnet_vmm::net::Source::Inherited(fd));
+            let nic = cli.tap_fd.iter().any(|tap| tap.0.source.descriptor() == Some(fd));
             if flags < 0 || fd <= libc::STDERR_FILENO || nic {
                 return Err(anyhow!("descriptor {fd} is not open for a report"));
             }

@@ -21,10 +21,22 @@ const USUAL_MTU: u16 = 1500;
 /// Where a card's tap comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A port on one of netd's networks.
-    Network(NetworkName),
-    /// A tap that our parent has opened and left to us.
-    Inherited(RawFd),
+    /// A port on one of netd's networks, and how fast netd is to let it be.
+    Network(NetworkName, LinkLimits),
+    /// A tap that our parent has opened and left to us, and what the card on it may send, and
+    /// receive, in a second: nobody else is there to see to it.
+    Inherited(RawFd, Limits),
+}
+
+impl Source {
+    /// The descriptor that it is, if it is one of ours already.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::Network(..) => None,
+            Self::Inherited(fd, _) => Some(*fd),
+        }
+    }
 }
 
 /// A card that is to be.
@@ -34,10 +46,6 @@ pub struct NicConfig {
     pub source: Source,
     /// Its address; derived from the domain's name and the card's number if None.
     pub mac: Option<MacAddr>,
-    /// What it may send, and receive, in a second.
-    pub limits: Limits,
-    /// How fast netd is to let it be.
-    pub rates: LinkLimits,
 }
 
 /// Why there is no tap.
@@ -108,14 +116,13 @@ pub struct Owner<'a> {
 /// See [`NetError`].
 pub fn attach(config: &NicConfig, number: u8, owner: Owner<'_>) -> Result<Attached, NetError> {
     let mac = config.mac.unwrap_or_else(|| derived_mac(owner.domain, number));
-    let limits = config.limits;
-    let network = match &config.source {
-        Source::Inherited(fd) => {
-            let taps = vec![inherited(*fd)?];
+    let (network, rates) = match &config.source {
+        Source::Inherited(fd, limits) => {
+            let (taps, limits) = (vec![inherited(*fd)?], *limits);
             let (mtu, is_up, connection) = (USUAL_MTU, true, None);
             return Ok(Attached { mac, taps, mtu, is_up, limits, connection });
         }
-        Source::Network(network) => network,
+        Source::Network(network, rates) => (network, rates),
     };
     let socket: PathBuf = owner.root.join(PORT_SOCKET);
     let request = Request::Attach {
@@ -124,7 +131,7 @@ pub fn attach(config: &NicConfig, number: u8, owner: Owner<'_>) -> Result<Attach
         nic: number,
         mac,
         queues: owner.queues,
-        limits: config.rates,
+        limits: *rates,
     };
     let failed = |source| NetError::Port { network: network.clone(), source };
     let (connection, port, taps) = PortConnection::open(&socket, &request).map_err(failed)?;
@@ -132,7 +139,7 @@ pub fn attach(config: &NicConfig, number: u8, owner: Owner<'_>) -> Result<Attach
         return Err(NetError::NoTap(network.clone()));
     }
     let (mtu, is_up) = (port.mtu, port.link_up);
-    let connection = Some((connection, port.name, socket));
+    let (connection, limits) = (Some((connection, port.name, socket)), Limits::default());
     Ok(Attached { mac, taps, mtu, is_up, limits, connection })
 }
 
