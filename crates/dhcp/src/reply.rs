@@ -24,6 +24,8 @@ const MIN_LIMIT: u16 = 576;
 const SUBNET_MASK: u8 = 1;
 const ROUTER: u8 = 3;
 const HOST_NAME: u8 = 12;
+const RENEWAL_TIME: u8 = 58;
+const REBINDING_TIME: u8 = 59;
 const TFTP_SERVER_NAME: u8 = 66;
 const BOOT_FILE: u8 = 67;
 const TFTP_SERVERS: u8 = 150;
@@ -236,14 +238,28 @@ impl Replier {
         seconds: u32,
     ) -> EncodeResult<()> {
         writer.option(&DhcpOption::AddressLeaseTime(seconds))?;
-        // RFC 2131 §4.4.5: a half, and seven eighths. For ever is for ever (RFC 2131 §3.3).
-        let (half, most) = match seconds {
-            u32::MAX => (u32::MAX, u32::MAX),
-            seconds => (seconds / 2, seconds - seconds / 8),
-        };
-        writer.option(&DhcpOption::Renewal(half))?;
-        writer.option(&DhcpOption::Rebinding(most))?;
+        let (renewal, rebinding) = self.times(own, seconds);
+        writer.option(&DhcpOption::Renewal(renewal))?;
+        writer.option(&DhcpOption::Rebinding(rebinding))?;
         self.parameters(writer, to, own)
+    }
+
+    /// When the client is to renew, and when to ask everybody: as the definition says, else after a
+    /// half and seven eighths of its lease; one before the other, and both before its end
+    /// (RFC 2131 §4.4.5). For ever is for ever (RFC 2131 §3.3).
+    fn times(&self, own: Own<'_>, seconds: u32) -> (u32, u32) {
+        if seconds == u32::MAX {
+            return (u32::MAX, u32::MAX);
+        }
+        let given = |code| {
+            let own = own.options.and_then(|options| options.get(code));
+            let all = || self.table.get(code).and_then(|encoded| encoded.get(2..));
+            own.or_else(all)?.try_into().ok().map(u32::from_be_bytes)
+        };
+        let most = seconds - seconds / 8;
+        let rebinding = given(REBINDING_TIME).map_or(most, |given| given.min(most));
+        let renewal = given(RENEWAL_TIME).unwrap_or(seconds / 2);
+        (if renewal < rebinding { renewal } else { rebinding / 2 }, rebinding)
     }
 
     /// The options that the client asked for, in its order (RFC 2132 §9.8). What no longer fits

@@ -56,6 +56,27 @@ fn options_of_a_reservation_are_that_guests_alone() {
 }
 
 #[test]
+fn a_definition_says_when_leases_are_renewed() {
+    // RFC 2131 §4.4.5: T1 before T2, T2 before the end.
+    let times = |text: &str, own: &str| {
+        let own = Reservation { options: options(own), ..reservation(1, 50, None) };
+        let reservations = vec![own];
+        let mut net = Net::with(ServerConfig { options: options(text), reservations, ..config() });
+        let answer = net.hears(&discover(1));
+        let seconds =
+            |code| u32::from_be_bytes(answer.reply().bytes(code).unwrap().try_into().unwrap());
+        let codes = answer.reply().codes();
+        assert_eq!(codes.iter().filter(|code| [58, 59].contains(*code)).count(), 2, "each once");
+        (seconds(58), seconds(59))
+    };
+    assert_eq!(times("{}", "{}"), (1800, 3150));
+    assert_eq!(times(r#"{"renewal-time":60,"rebinding-time":600}"#, "{}"), (60, 600));
+    assert_eq!(times(r#"{"renewal-time":60}"#, r#"{"58":"u32:90"}"#), (90, 3150), "its own first");
+    assert_eq!(times(r#"{"rebinding-time":600}"#, "{}"), (300, 600));
+    assert_eq!(times(r#"{"renewal-time":9000,"rebinding-time":9999}"#, "{}"), (1575, 3150));
+}
+
+#[test]
 fn long_options_are_split_and_routes_keep_the_default_one() {
     // RFC 3396 §5, RFC 3442
     let long = format!(r#"{{"43":"hex:{}","121":"hex:080ac0a87a05"}}"#, "ab".repeat(300));

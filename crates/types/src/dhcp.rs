@@ -27,7 +27,7 @@ const MAX_OPTION: usize = 1024;
 const OWN: [u8; 15] = [0, 1, 12, 50, 51, 52, 53, 54, 55, 56, 57, 61, 80, 82, 255];
 
 /// Options by name: code, name, kind of value.
-const NAMED: [(u8, &str, Kind); 20] = [
+const NAMED: [(u8, &str, Kind); 22] = [
     (3, "routers", Kind::Addresses),
     (4, "time-servers", Kind::Addresses),
     (6, "dns-servers", Kind::Addresses),
@@ -39,6 +39,8 @@ const NAMED: [(u8, &str, Kind); 20] = [
     (42, "ntp-servers", Kind::Addresses),
     (44, "netbios-name-servers", Kind::Addresses),
     (46, "netbios-node-type", Kind::Number),
+    (58, "renewal-time", Kind::Seconds),
+    (59, "rebinding-time", Kind::Seconds),
     (66, "tftp-server-name", Kind::Text),
     (67, "boot-file-name", Kind::Text),
     (100, "posix-timezone", Kind::Text),
@@ -55,6 +57,7 @@ enum Kind {
     Addresses,
     Text,
     Number,
+    Seconds,
     Names,
     Routes,
 }
@@ -71,7 +74,7 @@ pub struct DhcpOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
-    Number(u8),
+    Number(u32),
     Text(String),
     List(Vec<String>),
 }
@@ -138,6 +141,11 @@ impl TryFrom<BTreeMap<String, Written>> for DhcpOptions {
                 (None, Ok(code)) => (code, raw(name, value)?),
                 (None, Err(_)) => return Err(DhcpOptionError::Unknown(name.clone())),
             };
+            // By number it may be of any length.
+            if matches!(code, 58 | 59) && !matches!(value.len(), 0 | 4) {
+                let (name, value) = (name.clone(), written[name].to_string());
+                return Err(DhcpOptionError::Value { name, value, rule: "write u32: and seconds" });
+            }
             if OWN.contains(&code) {
                 return Err(DhcpOptionError::Own(code));
             }
@@ -181,8 +189,14 @@ fn encode(name: &str, kind: Kind, value: &Written) -> Result<Vec<u8>, DhcpOption
     };
     match (kind, value) {
         (_, Written::List(list)) if list.is_empty() => Ok(Vec::new()),
-        (Kind::Number, Written::Number(number)) => Ok(vec![*number]),
+        (Kind::Number, Written::Number(number)) => u8::try_from(*number)
+            .map(|byte| vec![byte])
+            .map_err(|_| bad("write a number of 0 to 255")),
         (Kind::Number, _) => Err(bad("write a number of 0 to 255")),
+        (Kind::Seconds, Written::Number(number)) if *number > 0 => {
+            Ok(number.to_be_bytes().to_vec())
+        }
+        (Kind::Seconds, _) => Err(bad("write a number of seconds")),
         (Kind::Text, Written::Text(text)) if !text.is_empty() => Ok(text.clone().into_bytes()),
         (Kind::Text, _) => Err(bad("write a text")),
         (_, Written::Number(_)) => Err(bad("write a list of texts")),
@@ -449,6 +463,9 @@ mod tests {
             (r#"{"root-path":""}"#, "write a text"),
             (r#"{"classless-routes":["10.0.0.0/8"]}"#, "write routes as in"),
             (r#"{"domain-search":["a b"]}"#, "write DNS names"),
+            (r#"{"netbios-node-type":256}"#, "write a number of 0 to 255"),
+            (r#"{"renewal-time":0}"#, "write a number of seconds"),
+            (r#"{"59":"u16:600"}"#, "write u32: and seconds"),
         ] {
             let error = read(json).unwrap_err();
             assert!(error.contains(words), "{error}");
