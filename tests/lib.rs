@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod port_guest;
+pub mod timeline;
 
 use std::future::Future;
 use std::path::PathBuf;

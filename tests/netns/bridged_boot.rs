@@ -1,19 +1,17 @@
 //! The next boot: each manager makes the bridge from the files that vnet wrote, on a host with the
 //! same card on the same cable, and finds its old files again after a release.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::EnslaveUplink;
-use vnet_testkit::{Lan, Netns};
+use vnet_testkit::{Lan, Netns, Networkd};
 use vnet_types::MacAddr;
 
 use vnet_tests::{Host, network, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const NETWORKD: &str = "/lib/systemd/systemd-networkd";
 
 fn eth0() -> EnslaveUplink {
     EnslaveUplink {
@@ -97,34 +95,6 @@ impl Booted {
         assert_eq!((&link["stp_state"], &link["forward_delay"]), (&0.into(), &0.into()));
         assert!(!ns.ip("addr show dev eth0").contains("203.0.113.2"));
         vnet_testkit::ping(ns, Lan::ROUTER).unwrap();
-    }
-}
-
-/// A systemd-networkd that runs with these files only; it ends with this value.
-struct Networkd(Child);
-
-impl Networkd {
-    fn start(ns: &Netns, files: &Path) -> Self {
-        let script = "mount --make-rprivate / && mount -t tmpfs tmpfs /run \
-                      && mkdir -p /run/systemd/netif/links && chown -R systemd-network /run/systemd \
-                      && mount -t sysfs -o ro sysfs /sys && mount --bind \"$1\" /etc/systemd/network \
-                      && exec \"$0\"";
-        let child: Result<Child, _> = ns
-            .command("unshare")
-            .args(["--mount", "sh", "-c", script, NETWORKD])
-            .arg(files)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-}
-
-impl Drop for Networkd {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

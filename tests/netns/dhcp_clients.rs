@@ -1,14 +1,12 @@
 //! Real DHCP clients, through what a guest's whole life asks of the server.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use vnet_testkit::{ClientKind, Dhclient, Dhcpcd, HostState, Udhcpc};
 use vnet_types::MacAddr;
 
 use vnet_tests::Host;
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use vnet_tests::port_guest::until;
 
 fn obtains(kind: ClientKind) {
     let host = Host::new();
@@ -69,7 +67,7 @@ fn a_released_address_is_free_and_its_name_gone() {
     let guest = host.lan.guest_on("virbr0");
     let client = Dhclient::on(&guest.ns, "eth0").hostname("web").start().unwrap();
     client.release().unwrap();
-    guest.ns.wait_for("the release", PATIENCE, || host.leases()[0].state == "released");
+    until("the release", || host.leases()[0].state == "released");
 }
 
 #[test]

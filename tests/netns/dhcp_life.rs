@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use vnet_api::client::Run;
-use vnet_api::model::{Explained, Reserve};
+use vnet_api::model::Reserve;
 use vnet_testkit::ClientKind::{self, Dhclient, Dhcpcd, Udhcpc};
-use vnet_types::MacAddr;
 
+use vnet_tests::port_guest::until;
+use vnet_tests::timeline::{assert_heard, explain, timeline};
 use vnet_tests::{Host, network, wait};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn small(host: &Host) {
     host.define(
@@ -30,26 +29,6 @@ range = "192.168.122.100-192.168.122.100"
     );
 }
 
-fn explain(host: &Host, guest: &str) -> Vec<Explained> {
-    wait(host.client().explain(guest)).unwrap()
-}
-
-/// Message, answer and reason of each exchange with the card.
-fn timeline(host: &Host, mac: MacAddr) -> Vec<(String, String, String)> {
-    let all = explain(host, &mac.to_string());
-    let exchanges = all.into_iter().flat_map(|one| one.exchanges);
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    exchanges.map(|e| (or_dash(e.message), or_dash(e.answer), e.reason)).collect()
-}
-
-#[track_caller]
-fn assert_heard(host: &Host, mac: MacAddr, message: &str, answer: &str, reason: &str) {
-    let all = timeline(host, mac);
-    let is =
-        |(m, a, r): &(String, String, String)| m == message && a == answer && r.contains(reason);
-    assert!(all.iter().any(is), "no {message} → {answer}: {reason} in {all:#?}");
-}
-
 #[test]
 fn every_client_gives_its_address_back_when_it_is_told_to() {
     let host = Host::new();
@@ -64,7 +43,7 @@ fn every_client_gives_its_address_back_when_it_is_told_to() {
             let leases = host.leases();
             leases.iter().any(|lease| lease.address == ip && lease.state == "released")
         };
-        guest.ns.wait_for("the release", PATIENCE, released);
+        until("the release", released);
         assert_heard(&host, guest.mac, "RELEASE", "-", "was given back");
     }
 }
@@ -139,7 +118,7 @@ fn one_who_gets_no_address_is_told_of_by_name() {
     assert!(told.contains(" times, last at "), "{told}");
     holder.release().unwrap();
     let gone = || host.leases()[0].state == "released";
-    first.ns.wait_for("the release", PATIENCE, gone);
+    until("the release", gone);
     let lease = Udhcpc.obtain(&second.ns, "eth0");
     assert_eq!(lease.address, Ipv4Addr::new(192, 168, 122, 100));
 }
@@ -149,10 +128,11 @@ fn a_guest_moves_to_a_reservation_that_was_made_while_it_ran() {
     let host = Host::new();
     let _netd = host.netd();
     host.create_default();
-    for (kind, last) in [(Udhcpc, 201), (Dhclient, 202), (Dhcpcd, 203)] {
+    for kind in ClientKind::ALL {
         let guest = host.lan.guest_on("virbr0");
         let mut client = kind.on(&guest.ns, "eth0").start().unwrap();
-        let ip = Ipv4Addr::new(192, 168, 122, last);
+        let free = |ip: &Ipv4Addr| host.leases().iter().all(|lease| lease.address != *ip);
+        let ip = (201..).map(|last| Ipv4Addr::new(192, 168, 122, last)).find(free).unwrap();
         let reserve = Reserve { ip: Some(ip), ip6: None, hostname: None };
         wait(host.client().reserve(&network("default"), guest.mac, &reserve, Run::Real)).unwrap();
         // dhcpcd hears no broadcast while it renews, and a NAK is one (RFC 2131 §4.1): it moves

@@ -15,6 +15,8 @@ mod crash6;
 mod dhcp_clients;
 mod dhcp_definition;
 mod dhcp_life;
+mod dhcp_networkd;
+mod dhcp_timers;
 mod edit;
 mod enslave;
 mod foreign;

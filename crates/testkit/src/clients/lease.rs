@@ -31,7 +31,7 @@ pub struct ClientLease {
 }
 
 /// The lease in a hook's environment, where the event is that there is one.
-pub(super) fn lease_of(event: &BTreeMap<String, String>) -> Result<Option<ClientLease>> {
+pub(crate) fn lease_of(event: &BTreeMap<String, String>) -> Result<Option<ClientLease>> {
     const LEASED: [&str; 8] =
         ["bound", "renew", "BOUND", "RENEW", "REBIND", "REBOOT", "INFORM", "REPLY"];
     if !event.get("event").is_some_and(|name| LEASED.contains(&name.as_str())) {

@@ -24,6 +24,7 @@ use anyhow::{Context, Result};
 
 use self::files::Files;
 pub use self::lease::ClientLease;
+pub(crate) use self::lease::lease_of;
 pub use self::running::DhcpClient;
 pub use self::six::{Client6, Client6Kind, Lease6};
 use crate::Netns;

@@ -100,17 +100,24 @@ impl DhcpClient {
         Ok(self)
     }
 
-    /// Asks for a renewal now (RFC 2131 §4.4.5) and waits for it. dhclient knows no such request.
+    /// Asks for a renewal now (RFC 2131 §4.4.5). dhclient knows no such request.
+    ///
+    /// # Errors
+    /// The client is dhclient, or has ended.
+    pub fn ask_to_renew(&self) -> Result<()> {
+        match self.setup.kind {
+            // dhcpcd(8): SIGUSR1 rebinds, and so does `-n`.
+            ClientKind::Udhcpc | ClientKind::Dhcpcd => self.signal(Signal::SIGUSR1),
+            ClientKind::Dhclient => bail!("dhclient cannot be asked to renew"),
+        }
+    }
+
+    /// As [`ask_to_renew`](Self::ask_to_renew), and waits for the lease.
     ///
     /// # Errors
     /// There is no answer in time, or the client is dhclient.
     pub fn renew(&mut self) -> Result<&ClientLease> {
-        match self.setup.kind {
-            ClientKind::Udhcpc => self.signal(Signal::SIGUSR1)?,
-            // dhcpcd(8): SIGUSR1 rebinds, and so does `-n`.
-            ClientKind::Dhcpcd => self.signal(Signal::SIGUSR1)?,
-            ClientKind::Dhclient => bail!("dhclient cannot be asked to renew"),
-        }
+        self.ask_to_renew()?;
         let patience = self.setup.patience;
         self.wait_for_lease(patience)
     }
