@@ -10,6 +10,7 @@
 mod boot;
 mod create;
 mod dhcp;
+mod dns;
 mod enslave;
 mod networks;
 mod page;
@@ -59,6 +60,18 @@ enum What {
         #[arg(long, value_name = "FILE")]
         page: Option<PathBuf>,
     },
+    /// DNS servers side by side
+    Dns {
+        /// How long each load lasts
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+        seconds: u32,
+        /// Only vnet's own
+        #[arg(long)]
+        only_ours: bool,
+        /// Put the table into this page
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
     /// The host's uplink goes under a bridge and comes back: the silence that a peer hears
     Enslave,
 }
@@ -78,6 +91,9 @@ fn main() -> Result<()> {
         What::Dhcp { quick, only_ours, page } => {
             let effort = if quick { dhcp::Effort::QUICK } else { dhcp::Effort::FULL };
             return dhcp::dhcp(effort, only_ours, page.as_deref());
+        }
+        What::Dns { seconds, only_ours, page } => {
+            return dns::dns(seconds, only_ours, page.as_deref());
         }
         What::Enslave => enslave::enslave(arguments.runs)?,
     };

@@ -5,7 +5,7 @@
 //!   perfdhcp, stations ──cable──► bridge ──► server          one server at a time
 //! ```
 
-mod cpu;
+pub(crate) mod cpu;
 mod load;
 mod seed;
 mod server;
