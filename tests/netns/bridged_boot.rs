@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use vnet_api::client::{Guests, Run};
 use vnet_api::model::EnslaveUplink;
-use vnet_testkit::{Lan, Netns, Networkd};
+use vnet_testkit::{Lan, LanDhcp, Netns, Networkd};
 use vnet_types::MacAddr;
 
 use vnet_tests::{Host, network, wait};
@@ -68,7 +68,7 @@ fn written_and_put_back(folder: &str, before: &[(&str, &str)], boot: impl FnOnce
 /// A host that has just come up, with the same card.
 struct Booted {
     ns: Netns,
-    _outside: Netns,
+    outside: Netns,
 }
 
 impl Booted {
@@ -78,7 +78,7 @@ impl Booted {
         ns.ip("link set eth0 down");
         ns.ip(&format!("link set eth0 address {}", host.ns().mac("eth0")));
         outside.address("eth0", &format!("{}/24", Lan::ROUTER));
-        Self { ns, _outside: outside }
+        Self { ns, outside }
     }
 
     /// The bridge with the host's address and route, over the card, and the LAN behind it.
@@ -131,6 +131,28 @@ fn networkd_makes_the_bridge_at_the_next_boot() {
     booted.is_bridged(host.ns().mac("eth0"));
     host.delete("lan").unwrap();
     assert_eq!(names(), ["20-lan.network", "20-lan.network.d"]);
+}
+
+#[test]
+fn networkd_asks_for_the_bridges_address_as_it_did_for_the_uplinks() {
+    let lan = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";
+    let host = Host::new();
+    write(&host, &[("etc/systemd/network/20-lan.network", lan)]);
+    // The lease that networkd has for a card with a name of udev's, from which its IAID follows.
+    let index = &host.ns().json("link show eth0")[0]["ifindex"];
+    let lease = "ADDRESS=203.0.113.2\nCLIENTID=ff0a0b0c0d00020000ab11a1a2a3a4a5a6a7a8\n";
+    write(&host, &[(&format!("run/systemd/netif/leases/{index}"), lease)]);
+    let _netd = host.netd();
+    wait(host.client().enslave(&eth0(), Run::Real)).unwrap();
+    let booted = Booted::like(&host);
+    let _server = LanDhcp::start(&booted.outside);
+    let networkd = Networkd::start(&booted.ns, &host.root.path().join("etc/systemd/network"));
+    booted.ns.wait_for("an address on the bridge", PATIENCE, || {
+        let text = booted.ns.try_run(["ip", "-4", "addr", "show", "dev", "br0"]);
+        text.is_ok_and(|text| text.contains("203.0.113."))
+    });
+    let ids = networkd.client_ids();
+    assert!(matches!(&ids[..], [id] if id.starts_with("ff0a0b0c0d0002")), "{ids:?}");
 }
 
 #[test]

@@ -303,6 +303,93 @@ fn a_host_without_a_gateway_needs_no_answer() {
 }
 
 #[test]
+fn an_uplink_without_any_address_goes_under_a_bridge_and_comes_back() {
+    let host = Host::new();
+    host.ns().set_sysctl("net.ipv6.conf.eth0.disable_ipv6", "1");
+    host.ns().ip("addr flush dev eth0");
+    let _netd = host.netd();
+    let before = HostState::of(host.ns());
+    enslave(&host, &eth0()).unwrap();
+    assert_eq!(facts(&host, "br0"), Vec::<String>::new());
+    assert_eq!(host.ns().json("link show eth0")[0]["master"], "br0");
+    release(&host).unwrap();
+    before.assert_same(&HostState::of(host.ns()));
+}
+
+/// Whether the kernel of this host has the kind of link that `line` makes; says so if not.
+fn can(ns: &Netns, line: &str) -> bool {
+    let made = ns.try_run(["ip"].into_iter().chain(line.split(' ')));
+    if let Err(error) = &made {
+        assert!(error.to_string().contains("Unknown device type"), "{error}");
+        eprintln!("not tested: this kernel cannot do `ip {line}`");
+    }
+    made.is_ok()
+}
+
+/// The host's network, on `uplink` after `lines`, goes to a bridge and back.
+fn is_an_uplink(host: &Host, uplink: &str, lines: &[&str]) {
+    let ns = host.ns();
+    lines.iter().for_each(|line| drop(ns.ip(line)));
+    ns.settle(uplink);
+    let _netd = host.netd();
+    let before = HostState::of(ns);
+    let was = facts(host, uplink);
+    assert!(!was.is_empty());
+    let request = EnslaveUplink { uplink: uplink.parse().unwrap(), ..eth0() };
+    enslave(host, &request).unwrap();
+    assert_eq!(facts(host, "br0"), was);
+    ping(host);
+    let EnslaveUplink { bridge, uplink, .. } = request;
+    wait(host.client().release(&bridge, &uplink, Guests::Respect, Run::Real)).unwrap();
+    before.assert_same(&HostState::of(ns));
+    ping(host);
+}
+
+#[test]
+fn a_bond_can_be_an_uplink() {
+    let host = Host::new();
+    if !can(host.ns(), "link add bond0 type bond mode active-backup miimon 50") {
+        return;
+    }
+    let lines = [
+        "link add spare0 type veth peer name spare1",
+        "addr flush dev eth0",
+        "link set eth0 down",
+        "link set spare1 up",
+        "link set eth0 master bond0",
+        "link set spare0 master bond0",
+        "link set bond0 type bond primary eth0",
+        "link set bond0 up",
+        "addr add 203.0.113.2/24 dev bond0",
+        "route add default via 203.0.113.1",
+    ];
+    is_an_uplink(&host, "bond0", &lines);
+}
+
+#[test]
+fn a_vlan_can_be_an_uplink() {
+    let host = Host::new();
+    let vlan = "link add link eth0 name eth0.5 type vlan id 5";
+    // The gateway is behind the same tag.
+    let outside = &host.lan.outside;
+    if !can(outside, vlan) {
+        return;
+    }
+    for line in ["addr flush dev eth0", "link set eth0.5 up", "addr add 203.0.113.1/24 dev eth0.5"]
+    {
+        outside.ip(line);
+    }
+    let lines = [
+        vlan,
+        "addr flush dev eth0",
+        "link set eth0.5 up",
+        "addr add 203.0.113.2/24 dev eth0.5",
+        "route add default via 203.0.113.1",
+    ];
+    is_an_uplink(&host, "eth0.5", &lines);
+}
+
+#[test]
 fn what_cannot_be_an_uplink_is_refused_and_nothing_changes() {
     let host = Host::new();
     let _netd = host.netd();

@@ -122,6 +122,20 @@ impl Networkd {
         lease_of(&known.chain(event).collect::<BTreeMap<_, _>>()).ok().flatten()
     }
 
+    /// The client identifiers under which it has leases, in hexadecimal.
+    ///
+    /// # Panics
+    /// Its files cannot be listed.
+    #[must_use]
+    pub fn client_ids(&self) -> Vec<String> {
+        let files = fs::read_dir(self.run.path().join("systemd/netif/leases")).unwrap();
+        let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+        let id = |text: String| {
+            text.lines().find_map(|line| line.strip_prefix("CLIENTID=").map(str::to_owned))
+        };
+        texts.filter_map(id).collect()
+    }
+
     /// What it has said until now.
     fn output(&self) -> String {
         let length = self.output.metadata().map_or(0, |meta| meta.len());

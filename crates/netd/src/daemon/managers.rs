@@ -38,10 +38,18 @@ pub(super) fn facts(root: &Path, uplink: &LinkId) -> ManagerFacts {
         collect(root, path, &mut facts);
     }
     facts.networkd_file = file;
+    facts.networkd_iaid = state("run/systemd/netif/leases").as_deref().and_then(iaid);
     add_drop_ins(root, &mut facts);
     facts.network_manager = state("run/NetworkManager/devices")
         .is_some_and(|text| text.lines().any(|line| line.trim() == "managed=true"));
     facts
+}
+
+/// The IAID of a lease of systemd-networkd's, by the client identifier that it was given for:
+/// `ff`, IAID, DUID (RFC 4361 §6.1).
+fn iaid(lease: &str) -> Option<u32> {
+    let client = lease.lines().find_map(|line| line.strip_prefix("CLIENTID=ff"))?;
+    u32::from_str_radix(client.get(..8)?, 16).ok()
 }
 
 /// Adds to each `.network` file what stands in its folder of drop-ins, which systemd-networkd
@@ -128,4 +136,17 @@ pub(super) fn restore(root: &Path, files: &[FileChange]) -> Result<Vec<String>, 
         }
     }
     Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_number_of_an_interface_is_read_from_its_lease() {
+        let lease = |client: &str| format!("ADDRESS=203.0.113.2\nCLIENTID={client}\n");
+        let iaid = |client: &str| super::iaid(&lease(client));
+        assert_eq!(iaid("ff0a0b0c0d00020000ab110123456789abcdef"), Some(0x0a0b_0c0d));
+        // By the MAC address, which the bridge has, too.
+        assert_eq!(iaid("01525400000001"), None);
+        assert_eq!(iaid("ff0a"), None);
+    }
 }

@@ -40,6 +40,9 @@ pub struct ManagerFacts {
     pub files: BTreeMap<String, String>,
     /// The file from which systemd-networkd, which runs, has configured the uplink.
     pub networkd_file: Option<String>,
+    /// The number by which systemd-networkd's DHCP client tells a server which interface asks, as
+    /// its running lease has it (RFC 4361 §6.1).
+    pub networkd_iaid: Option<u32>,
     /// Whether NetworkManager, which runs, has configured the uplink.
     pub network_manager: bool,
 }
@@ -105,7 +108,7 @@ pub fn persist(network: &BridgedDefinition, mac: MacAddr, facts: &ManagerFacts) 
     match detect(uplink, facts) {
         Manager::Networkd(path) => {
             let text = facts.files.get(&path).map(String::as_str).unwrap_or_default();
-            let files = networkd::files(network, mac, text, &facts.files);
+            let files = networkd::files(network, mac, text, facts);
             let notes = vec![format!(
                 "{uplink} is configured by systemd-networkd from /{path}: from the next boot, or \
                  `networkctl reload`, {bridge} is"

@@ -1,10 +1,8 @@
 //! systemd-networkd: new files before all others, and none changed.
 
-use std::collections::BTreeMap;
-
 use vnet_types::{BridgedDefinition, MacAddr};
 
-use super::{FileChange, sections};
+use super::{FileChange, ManagerFacts, sections};
 
 /// Whether the `.network` file is for this interface, by its name.
 pub(super) fn matches(name: &str, text: &str) -> bool {
@@ -37,7 +35,7 @@ pub(super) fn files(
     network: &BridgedDefinition,
     mac: MacAddr,
     text: &str,
-    present: &BTreeMap<String, String>,
+    facts: &ManagerFacts,
 ) -> Vec<FileChange> {
     let (bridge, uplink) = (&network.bridge, &network.uplink);
     let by = format!(
@@ -52,7 +50,8 @@ pub(super) fn files(
     let port = format!(
         "{by}[Match]\nName={uplink}\n\n[Network]\nBridge={bridge}\nLinkLocalAddressing=no\n"
     );
-    let host = format!("{by}[Match]\nName={bridge}\n{}", without_match(text));
+    let same_client = facts.networkd_iaid.map(|iaid| identifiers(text, iaid)).unwrap_or_default();
+    let host = format!("{by}[Match]\nName={bridge}\n{}{same_client}", without_match(text));
     [
         (format!("00-vnet-{bridge}.netdev"), netdev),
         (format!("00-vnet-{uplink}.network"), port),
@@ -61,9 +60,21 @@ pub(super) fn files(
     .into_iter()
     .map(|(name, text)| {
         let path = format!("etc/systemd/network/{name}");
-        FileChange { before: present.get(&path).cloned(), path, after: Some(text) }
+        FileChange { before: facts.files.get(&path).cloned(), path, after: Some(text) }
     })
     .collect()
+}
+
+/// What makes the bridge ask as the uplink did, so that DHCP servers give it the same addresses.
+/// networkd makes that number of the name that udev has for a card, which a bridge has none of; the
+/// rest of what it sends is the same for all interfaces, or set in the file. What the file has
+/// stays.
+fn identifiers(text: &str, iaid: u32) -> String {
+    let has = |wanted: &str| {
+        sections(text).any(|(section, line)| section == wanted && line.trim().starts_with("IAID="))
+    };
+    let missing = ["DHCPv4", "DHCPv6"].into_iter().filter(|section| !has(section));
+    missing.map(|section| format!("\n[{section}]\nIAID={iaid}\n")).collect()
 }
 
 /// The file's sections but `[Match]`.
@@ -105,7 +116,7 @@ mod tests {
     fn the_bridge_gets_what_the_uplink_had() {
         let network = br0();
         let mac = "52:54:00:00:00:01".parse().unwrap();
-        let files = files(&network, mac, LAN, &BTreeMap::new());
+        let files = files(&network, mac, LAN, &ManagerFacts::default());
         let texts: Vec<_> =
             files.iter().map(|file| (file.path.as_str(), file.after.as_deref().unwrap())).collect();
         let by =
@@ -133,5 +144,21 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn the_bridge_asks_for_its_address_as_the_uplink_did() {
+        let text = "[Match]\nName=eth0\n[Network]\nDHCP=yes\n[DHCPv4]\nClientIdentifier=duid\n";
+        let facts = ManagerFacts { networkd_iaid: Some(0x0a0b_0c0d), ..ManagerFacts::default() };
+        let mac = "52:54:00:00:00:01".parse().unwrap();
+        let of = |text: &str| files(&br0(), mac, text, &facts)[2].after.clone().unwrap();
+        let tail = of(text).split_once("Name=br0\n").unwrap().1.to_owned();
+        let copied = "\n[Network]\nDHCP=yes\n\n[DHCPv4]\nClientIdentifier=duid\n";
+        let both = "\n[DHCPv4]\nIAID=168496141\n\n[DHCPv6]\nIAID=168496141\n";
+        assert_eq!(tail, format!("{copied}{both}"));
+        // One that somebody has chosen is carried over with the rest.
+        let chosen = of(&format!("{text}IAID=7\n"));
+        assert_eq!(chosen.matches("IAID=168496141").count(), 1, "{chosen}");
+        assert!(chosen.contains("ClientIdentifier=duid\nIAID=7\n"), "{chosen}");
     }
 }
