@@ -13,6 +13,7 @@ mod dhcp;
 mod dns;
 mod enslave;
 mod networks;
+mod packets;
 mod page;
 mod rows;
 
@@ -74,6 +75,8 @@ enum What {
     },
     /// The host's uplink goes under a bridge and comes back: the silence that a peer hears
     Enslave,
+    /// What a packet costs, with one network and with many
+    Packets,
 }
 
 fn main() -> Result<()> {
@@ -96,6 +99,7 @@ fn main() -> Result<()> {
             return dns::dns(seconds, only_ours, page.as_deref());
         }
         What::Enslave => enslave::enslave(arguments.runs)?,
+        What::Packets => return packets::packets(arguments.runs),
     };
     rows::print(&rows);
     Ok(())
