@@ -37,7 +37,7 @@ const FIREWALLD: &str = "table inet firewalld {
     }
 }";
 
-fn host_with_default() -> (Host, Netd) {
+pub(crate) fn host_with_default() -> (Host, Netd) {
     let host = Host::new();
     // Where the kernel has br_netfilter in itself, it is on in each new namespace.
     if host.ns().enter(|| std::path::Path::new(BRIDGE_NETFILTER).exists()) {
@@ -49,17 +49,17 @@ fn host_with_default() -> (Host, Netd) {
 }
 
 /// The rows of `vnet check` on rules of others.
-fn foreign_rules(netd: &Netd) -> Vec<Value> {
+pub(crate) fn foreign_rules(netd: &Netd) -> Vec<Value> {
     let output = netd.vnet(["check", "--json"]);
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     rows.into_iter().filter(|row| row["name"] == "foreign rules").collect()
 }
 
-fn all_pass(rows: &[Value]) -> bool {
+pub(crate) fn all_pass(rows: &[Value]) -> bool {
     rows.iter().all(|row| row["state"] == "ok")
 }
 
-fn commands(rows: &[Value]) -> Vec<&str> {
+pub(crate) fn commands(rows: &[Value]) -> Vec<&str> {
     let all = rows.iter().flat_map(|row| row["fix"].as_array().unwrap());
     let mut commands: Vec<_> = all.map(|command| command.as_str().unwrap()).collect();
     commands.sort_unstable();

@@ -47,14 +47,14 @@ fn lan_host() -> Ipv4Addr {
 }
 
 /// A guest with a lease under this name.
-fn guest(host: &Host, bridge: &str, name: &str) -> (Guest, DhcpClient) {
+pub(crate) fn guest(host: &Host, bridge: &str, name: &str) -> (Guest, DhcpClient) {
     let guest = host.lan.guest_on(bridge);
     let client = Udhcpc::on(&guest.ns, "eth0").hostname(name).start().unwrap();
     (guest, client)
 }
 
 /// Answers on TCP and UDP as the echo of `vnet-outside` does, until the test ends.
-fn serve(ns: &Netns, port: u16) {
+pub(crate) fn serve(ns: &Netns, port: u16) {
     let (tcp, udp) = ns.enter(|| {
         let any = at(Ipv4Addr::UNSPECIFIED, port);
         (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap())

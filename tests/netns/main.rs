@@ -19,6 +19,7 @@ mod dhcp_networkd;
 mod dhcp_timers;
 mod edit;
 mod enslave;
+mod firewalls;
 mod foreign;
 mod forwards;
 mod forwards6;

@@ -8,6 +8,7 @@
 
 mod flows;
 mod listing;
+mod matches;
 mod owner;
 #[cfg(test)]
 mod tests;

@@ -135,6 +135,24 @@ fn a_rule_that_may_accept_leaves_a_doubt() {
     assert_eq!(one(&listing, out()).certainty, Certainty::Possible);
 }
 
+/// Drops what a rule with this match of iptables does not lead back from.
+fn led_back_by(name: &str) -> String {
+    let back = json!([{"xt": {"type": "match", "name": name}}, {"return": null}]);
+    let listing = with_rule(UFW, "ip", "filter", "ufw-user-input", json!([{"drop": null}]));
+    with_rule(&listing, "ip", "filter", "ufw-user-input", back)
+}
+
+#[test]
+fn a_rule_that_may_lead_out_of_a_chain_leaves_a_doubt() {
+    assert_eq!(one(&led_back_by("recent"), dns()).certainty, Certainty::Possible);
+}
+
+#[test]
+fn what_is_for_the_host_is_let_go_on_for_its_type_of_address() {
+    // To the policy of INPUT.
+    assert_eq!(one(&led_back_by("addrtype"), dns()), one(UFW, dns()));
+}
+
 #[test]
 fn a_rule_that_may_drop_is_no_obstacle() {
     let expr = json!([{"xt": {"type": "match", "name": "recent"}}, {"drop": null}]);

@@ -1,12 +1,10 @@
 //! A packet's way through one base chain.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use serde_json::Value;
 
 use super::listing::{Place, Rule};
-use super::{Certainty, Connection, Flow, Ruleset, Version};
+use super::matches::{Matches, both, either, interface, is, within};
+use super::{Certainty, Connection, Flow, Hook, Ruleset, Version};
 
 /// Rules that are looked at for one packet, at most; a listing may be of any size.
 const RULES: u32 = 200_000;
@@ -31,14 +29,6 @@ enum End {
     Returned,
 }
 
-/// Whether a rule matches, as far as it can be told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Matches {
-    Yes,
-    Unknown,
-    No,
-}
-
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     base: &'a Place,
@@ -46,11 +36,14 @@ struct Walk<'a> {
     rules_left: u32,
     /// A rule that could not be read may have accepted the packet.
     doubt: bool,
+    /// A rule that could not be read may have led the packet out of the chain that it is in.
+    may_have_left: bool,
 }
 
 /// What drops `flow` in the base chain at `base`; none if it passes.
 pub(super) fn dropped(ruleset: &Ruleset, base: &Place, flow: &Flow) -> Option<Drop> {
-    let mut walk = Walk { ruleset, base, flow, rules_left: RULES, doubt: false };
+    let mut walk =
+        Walk { ruleset, base, flow, rules_left: RULES, doubt: false, may_have_left: false };
     let end = walk.chain(&base.name, 0);
     let certainty = if walk.doubt { Certainty::Possible } else { Certainty::Sure };
     match end {
@@ -74,7 +67,16 @@ impl<'a> Walk<'a> {
         if depth > DEPTH {
             return End::Returned;
         }
-        for rule in &chain.rules {
+        let outer = std::mem::replace(&mut self.may_have_left, false);
+        let end = self.rules(name, &chain.rules, depth);
+        // Had it left, it might not have been dropped.
+        self.doubt |= self.may_have_left && matches!(end, End::Dropped { .. });
+        self.may_have_left = outer;
+        end
+    }
+
+    fn rules(&mut self, name: &str, rules: &[Rule], depth: u32) -> End {
+        for rule in rules {
             let Some(left) = self.rules_left.checked_sub(1) else { return End::Returned };
             self.rules_left = left;
             if let Some(end) = self.rule(name, rule, depth) {
@@ -87,7 +89,7 @@ impl<'a> Walk<'a> {
     /// Where the packet goes from this rule; none: to the next one.
     fn rule(&mut self, chain: &str, rule: &Rule, depth: u32) -> Option<End> {
         let mut matches = Matches::Yes;
-        let mut conntrack = false;
+        let (mut conntrack, mut address_type) = (false, false);
         for statement in &rule.statements {
             let (kind, body) = statement.as_object()?.iter().next()?;
             let verdict = match kind.as_str() {
@@ -99,6 +101,10 @@ impl<'a> Walk<'a> {
                     Extension::Nothing => continue,
                     Extension::Conntrack => {
                         conntrack = true;
+                        continue;
+                    }
+                    Extension::AddressType => {
+                        address_type = true;
                         continue;
                     }
                     Extension::Unknown => {
@@ -125,6 +131,9 @@ impl<'a> Walk<'a> {
             };
             if conntrack {
                 matches = both(matches, self.conntrack(verdict.0));
+            }
+            if address_type {
+                matches = both(matches, self.address_type(verdict.0));
             }
             return match matches {
                 Matches::No => None,
@@ -163,15 +172,19 @@ impl<'a> Walk<'a> {
 
     /// A rule of which it isn't known whether it matches: what matters is if it could accept.
     fn perhaps(&mut self, (kind, body): (&str, &Value), depth: u32) {
-        let accepts = match kind {
-            "accept" | "queue" => true,
+        match kind {
+            "accept" | "queue" => self.doubt = true,
+            "return" => self.may_have_left = true,
             "jump" | "goto" => {
                 let target = body.get("target").and_then(Value::as_str).unwrap_or_default();
-                matches!(self.chain(target, depth + 1), End::Accepted)
+                match self.chain(target, depth + 1) {
+                    End::Accepted => self.doubt = true,
+                    End::Returned if kind == "goto" => self.may_have_left = true,
+                    _ => {}
+                }
             }
-            _ => false,
-        };
-        self.doubt |= accepts;
+            _ => {}
+        }
     }
 
     /// nft doesn't say what iptables' `conntrack` compares with. Nearly always it accepts what is
@@ -180,6 +193,15 @@ impl<'a> Walk<'a> {
         match (verdict, self.flow.connection) {
             ("accept", Connection::Established) => Matches::Yes,
             ("accept" | "drop" | "reject", _) => Matches::No,
+            _ => Matches::Unknown,
+        }
+    }
+
+    /// Nor with which type of address `addrtype` compares. What is for the host itself is nearly
+    /// always let go on because its destination is local (ufw's `ufw-not-local`).
+    fn address_type(&self, verdict: &str) -> Matches {
+        match (verdict, self.flow.hook) {
+            ("accept" | "return", Hook::Input) => Matches::Yes,
             _ => Matches::Unknown,
         }
     }
@@ -306,6 +328,7 @@ impl<'a> Walk<'a> {
 enum Extension {
     Nothing,
     Conntrack,
+    AddressType,
     Reject,
     Unknown,
 }
@@ -315,6 +338,7 @@ fn extension(body: &Value) -> Extension {
     match (field("type"), field("name")) {
         (Some("match"), Some("comment")) => Extension::Nothing,
         (Some("match"), Some("conntrack" | "state")) => Extension::Conntrack,
+        (Some("match"), Some("addrtype")) => Extension::AddressType,
         (Some("target"), Some("REJECT")) => Extension::Reject,
         (Some("target"), _) => Extension::Nothing,
         _ => Extension::Unknown,
@@ -326,51 +350,4 @@ fn of(version: Version, four: &'static str, six: &'static str) -> &'static str {
         Version::Four => four,
         Version::Six => six,
     }
-}
-
-fn is(yes: bool) -> Matches {
-    if yes { Matches::Yes } else { Matches::No }
-}
-
-fn both(one: Matches, other: Matches) -> Matches {
-    match (one, other) {
-        (Matches::No, _) | (_, Matches::No) => Matches::No,
-        (Matches::Yes, Matches::Yes) => Matches::Yes,
-        _ => Matches::Unknown,
-    }
-}
-
-fn either(one: Matches, other: Matches) -> Matches {
-    match (one, other) {
-        (Matches::Yes, _) | (_, Matches::Yes) => Matches::Yes,
-        (Matches::No, Matches::No) => Matches::No,
-        _ => Matches::Unknown,
-    }
-}
-
-/// A name, or the beginning of one with an asterisk behind it.
-fn interface(ours: Option<&str>, right: &Value) -> Matches {
-    let (Some(ours), Some(pattern)) = (ours, right.as_str()) else { return Matches::Unknown };
-    is(match pattern.strip_suffix('*') {
-        Some(beginning) => ours.starts_with(beginning),
-        None => ours == pattern,
-    })
-}
-
-fn within(ours: Option<IpNet>, right: &Value) -> Matches {
-    let net = match (right.as_str(), right.get("prefix")) {
-        (Some(address), _) => address.parse().ok().map(|address: IpAddr| address.into()),
-        (None, Some(prefix)) => network(prefix),
-        _ => None,
-    };
-    match (ours, net) {
-        (Some(ours), Some(net)) if net.contains(&ours) => Matches::Yes,
-        (Some(ours), Some(net)) if !ours.contains(&net) => Matches::No,
-        _ => Matches::Unknown,
-    }
-}
-
-fn network(prefix: &Value) -> Option<IpNet> {
-    let address = prefix.get("addr")?.as_str()?.parse().ok()?;
-    IpNet::new(address, u8::try_from(prefix.get("len")?.as_u64()?).ok()?).ok()
 }
