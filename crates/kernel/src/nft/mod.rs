@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use vnet_plan::Transaction;
+use vnet_plan::{Firewall, Transaction};
 
 use library::Context;
 
@@ -86,6 +86,7 @@ impl Nft {
 /// The thread: it ends when nobody can ask any more.
 fn serve(queue: &mpsc::Receiver<Job>) {
     let mut context = Context::open();
+    Firewall::prepare();
     for Job { input, done } in queue {
         // What was missing may have been installed since.
         if context.is_err() {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use nftables::schema::{NfCmd, NfListObject, Table};
 use nftables::types::NfFamily;
@@ -126,7 +127,8 @@ impl Firewall {
     /// The transaction that makes the tables. It fails if there is one.
     #[must_use]
     pub fn install(&self) -> Transaction {
-        Transaction::new(self.build().collect())
+        let elements = self.elements().into_values().map(NfCmd::Add);
+        Transaction::default().with(&SHAPE).with(&Transaction::new(elements))
     }
 
     /// The transaction that puts the tables in place of those that are there. No packet sees a
@@ -134,14 +136,12 @@ impl Firewall {
     /// kernel lets nft go only when no processor looks at the old rules any more.
     #[must_use]
     pub fn replace(&self) -> Transaction {
-        Transaction::new(removal().chain(self.build()).collect())
+        Transaction::new(removal()).with(&self.install())
     }
 
-    fn build(&self) -> impl Iterator<Item = NfCmd<'static>> {
-        let parts = elements::sets().into_iter().chain([limit::map()]).chain(chains::chains());
-        let parts = parts.chain(guard::sets()).chain(guard::chains());
-        let parts = parts.chain(self.elements().into_values());
-        tables().map(NfCmd::Create).into_iter().chain(parts.map(NfCmd::Add))
+    /// Has what all tables have in common ready, for the first [`Firewall::install`] to be quick.
+    pub fn prepare() {
+        LazyLock::force(&SHAPE);
     }
 
     fn elements(&self) -> BTreeMap<String, NfListObject<'static>> {
@@ -160,25 +160,25 @@ impl Firewall {
         // What others refer to is there before them, and goes after.
         let delete = gone.rev().map(|(_, element)| NfCmd::Delete(element.clone()));
         let add = new.map(|(_, element)| NfCmd::Add(element.clone()));
-        Transaction::new(delete.chain(add).collect())
+        Transaction::new(delete.chain(add))
     }
 
     /// The transaction that removes the tables.
     #[must_use]
     pub fn remove() -> Transaction {
-        Transaction::new(removal().collect())
+        Transaction::new(removal())
     }
 
     /// The query for all that everybody has.
     #[must_use]
     pub fn list_everything() -> Transaction {
-        Transaction(vec![serde_json::json!({ "list": { "ruleset": null } })])
+        Transaction(serde_json::json!({ "list": { "ruleset": null } }).to_string())
     }
 
     /// The queries for all that the tables hold, one a table.
     #[must_use]
     pub fn list() -> [Transaction; 2] {
-        tables().map(|table| Transaction::new(vec![NfCmd::List(table)]))
+        tables().map(|table| Transaction::new([NfCmd::List(table)]))
     }
 }
 
@@ -193,14 +193,31 @@ fn tables() -> [NfListObject<'static>; 2] {
         .map(|family| NfListObject::Table(Table { family, name: TABLE.into(), handle: None }))
 }
 
-/// A transaction, in the JSON that `nft -j -f -` reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transaction(Vec<Value>);
+/// The tables with all that is the same in them for any networks: sets, chains and rules. They are
+/// put into words once.
+static SHAPE: LazyLock<Transaction> = LazyLock::new(|| {
+    let parts = elements::sets().into_iter().chain([limit::map()]).chain(chains::chains());
+    let parts = parts.chain(guard::sets()).chain(guard::chains());
+    Transaction::new(tables().map(NfCmd::Create).into_iter().chain(parts.map(NfCmd::Add)))
+});
+
+/// A transaction, in the JSON that `nft -j -f -` reads: its commands, with commas between them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Transaction(String);
 
 impl Transaction {
-    fn new(commands: Vec<NfCmd<'static>>) -> Self {
+    fn new(commands: impl IntoIterator<Item = NfCmd<'static>>) -> Self {
         let value = |command| serde_json::to_value(command).unwrap_or_default();
-        Self(commands.into_iter().map(value).map(declare_verdicts).collect())
+        let commands = commands.into_iter().map(value).map(declare_verdicts);
+        Self(commands.map(|command| command.to_string()).collect::<Vec<_>>().join(","))
+    }
+
+    fn with(mut self, more: &Self) -> Self {
+        if !self.is_empty() && !more.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(&more.0);
+        self
     }
 
     /// Whether it changes nothing.
@@ -212,7 +229,7 @@ impl Transaction {
 
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        serde_json::json!({ "nftables": self.0 }).fmt(f)
+        write!(f, "{{\"nftables\":[{}]}}", self.0)
     }
 }
 
