@@ -142,6 +142,8 @@ fn a_stop_that_cannot_be_written_down_takes_nothing_from_the_bridge() {
     // The name under which the ledger is written before it replaces the old one.
     let new = host.paths().ledger().with_extension("new");
     std::fs::create_dir(&new).unwrap();
+    // Without it, the whole of it is to be written.
+    std::fs::remove_file(host.paths().ledger()).unwrap();
     for result in [host.stop("default"), host.delete("default")] {
         let (_, text) = vnet_tests::refusal(result);
         assert!(text.contains("cannot write the ledger"), "{text}");

@@ -3,12 +3,13 @@
 use std::io;
 
 use vnet_plan::{FORWARD6, Firewall, IP_FORWARD, Ledger, Operation, Transaction};
+use vnet_types::IfName;
 
 use crate::ledger::LedgerError;
 use crate::netlink::NetlinkError;
 use crate::nft::NftError;
 use crate::observe::ObserveError;
-use crate::{Kernel, generation, sysctl};
+use crate::{Kernel, sysctl};
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub struct ExecuteError {
 enum Cause {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Rtnetlink(#[from] io::Error),
     #[error(transparent)]
     Nft(#[from] NftError),
     #[error(transparent)]
@@ -44,7 +47,9 @@ impl ExecuteError {
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match &self.source {
-            Cause::Netlink(NetlinkError::Refused(error)) | Cause::Sysctl { source: error, .. } => {
+            Cause::Netlink(NetlinkError::Refused(error))
+            | Cause::Rtnetlink(error)
+            | Cause::Sysctl { source: error, .. } => {
                 error.kind() == io::ErrorKind::PermissionDenied
             }
             Cause::Nft(NftError::Refused(reason)) => reason.contains("not permitted"),
@@ -67,7 +72,7 @@ impl Kernel {
     }
 
     async fn perform(&mut self, operation: &Operation) -> Result<(), Cause> {
-        let netlink = &self.netlink;
+        let kernel = &mut self.rtnetlink;
         match operation {
             Operation::Claim { bridge, claim } => {
                 self.ledger.change(|ledger| {
@@ -77,22 +82,26 @@ impl Kernel {
             Operation::Disclaim { bridge } => self.ledger.change(|ledger| {
                 ledger.bridges.remove(bridge);
             })?,
-            Operation::CreateBridge { name, mac } => netlink.create_bridge(name, *mac).await?,
-            Operation::DeleteLink { name } => netlink.delete_link(name).await?,
-            Operation::SetAlias { link, alias } => {
-                netlink.set_alias(link, &alias.to_string()).await?;
+            Operation::CreateBridge { name, mac } => kernel.create_bridge(name, *mac)?,
+            Operation::DeleteLink { name } => kernel.delete_link(name)?,
+            Operation::SetAlias { link, alias } => kernel.set_alias(link, &alias.to_string())?,
+            Operation::SetMtu { link, mtu } => kernel.set_mtu(link, *mtu)?,
+            Operation::Enslave { port, bridge } => {
+                let bridge = self.index(bridge)?;
+                self.rtnetlink.enslave(port, bridge)?;
             }
-            Operation::SetMtu { link, mtu } => netlink.set_mtu(link, *mtu).await?,
-            Operation::Enslave { port, bridge } => netlink.enslave(port, bridge).await?,
             Operation::AddAddress { link, address, prefix } => {
-                netlink.add_address(link, *address, *prefix).await?;
+                let link = self.index(link)?;
+                self.rtnetlink.add_address(link, *address, *prefix)?;
             }
             Operation::DeleteAddress { link, address, prefix } => {
-                netlink.delete_address(link, *address, *prefix).await?;
+                let link = self.index(link)?;
+                self.rtnetlink.delete_address(link, *address, *prefix)?;
             }
-            Operation::SetUp { link } => netlink.set_up(link).await?,
+            Operation::SetUp { link } => kernel.set_up(link, true)?,
             Operation::DisableIpv6 { link } => {
                 write_sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
+                self.mirror.forget_settings(link.as_str());
             }
             Operation::EnableIpv6 { link } => {
                 // Before there is IPv6, lest the kernel make addresses. 1: it makes none.
@@ -101,6 +110,7 @@ impl Kernel {
                 {
                     write_sysctl(&format!("net/ipv6/conf/{link}/{key}"), value)?;
                 }
+                self.mirror.forget_settings(link.as_str());
             }
             Operation::ForwardOn { link } => {
                 write_sysctl(&format!("net/ipv4/conf/{link}/forwarding"), "1")?;
@@ -108,21 +118,22 @@ impl Kernel {
             Operation::RouteLoopback { link, on } => {
                 let value = if *on { "1" } else { "0" };
                 write_sysctl(&format!("net/ipv4/conf/{link}/route_localnet"), value)?;
+                self.mirror.forget_settings(link.as_str());
             }
             Operation::Shape { link, bucket } => {
-                self.rtnetlink.shape(link, bucket).map_err(NetlinkError::Refused)?;
+                kernel.shape(link, bucket)?;
             }
             Operation::Unshape { link } => {
-                self.rtnetlink.unshape(link).map_err(NetlinkError::Refused)?;
+                kernel.unshape(link)?;
             }
             Operation::CreateIntake { name, mac } => {
-                self.rtnetlink.create_intake(name, *mac).map_err(NetlinkError::Refused)?;
+                kernel.create_intake(name, *mac)?;
             }
             Operation::Redirect { link, to } => {
-                self.rtnetlink.redirect(link, to).map_err(NetlinkError::Refused)?;
+                kernel.redirect(link, to)?;
             }
             Operation::Unredirect { link } => {
-                self.rtnetlink.unredirect(link).map_err(NetlinkError::Refused)?;
+                kernel.unredirect(link)?;
             }
             Operation::RememberForwarding => {
                 let ours = |name: &str| self.ledger.get().bridges.contains_key(name);
@@ -131,7 +142,7 @@ impl Kernel {
             }
             Operation::EnableForwarding => write_sysctl(IP_FORWARD, "1")?,
             Operation::RestoreForwarding => {
-                let Ledger { sysctls, .. } = self.ledger.get();
+                let Ledger { sysctls, .. } = &**self.ledger.get();
                 sysctl::restore(IP_FORWARD, sysctls).map_err(sysctl_error(IP_FORWARD))?;
             }
             Operation::ForgetForwarding => self.ledger.change(|ledger| ledger.sysctls.clear())?,
@@ -167,14 +178,20 @@ impl Kernel {
             Operation::RememberAcceptRa { link } => self.ledger.change(|ledger| {
                 ledger.accept_ra.insert(link.clone());
             })?,
-            Operation::RaiseAcceptRa { link } => write_of_link(link, "accept_ra", "2")?,
-            Operation::RestoreAcceptRa { link } => write_of_link(link, "accept_ra", "1")?,
+            Operation::RaiseAcceptRa { link } => {
+                write_of_link(link, "accept_ra", "2")?;
+                self.mirror.forget_settings(link);
+            }
+            Operation::RestoreAcceptRa { link } => {
+                write_of_link(link, "accept_ra", "1")?;
+                self.mirror.forget_settings(link);
+            }
             Operation::EnableForwarding6 => write_sysctl(FORWARD6, "1")?,
             Operation::Forward6On { link } => {
                 write_sysctl(&format!("net/ipv6/conf/{link}/forwarding"), "1")?;
             }
             Operation::RestoreForwarding6 => {
-                let Ledger { forwarding6, .. } = self.ledger.get();
+                let Ledger { forwarding6, .. } = &**self.ledger.get();
                 sysctl::restore(FORWARD6, forwarding6).map_err(sysctl_error(FORWARD6))?;
             }
             Operation::ForgetForwarding6 => self.ledger.change(|ledger| {
@@ -187,11 +204,22 @@ impl Kernel {
     }
 
     async fn transact(&mut self, transaction: &Transaction, goal: &Firewall) -> Result<(), Cause> {
-        let before = generation::current().map_err(ObserveError::Generation)?;
+        let deaf = self.nftables.deafen();
+        let before = self.nfnetlink.generation().map_err(ObserveError::Generation)?;
         // Until it is known to have happened, nothing is known.
         self.table = None;
-        self.nft.run(transaction).await?;
+        let result = self.nft.run(transaction).await;
+        drop(deaf);
+        if let Err(error) = result {
+            self.nftables.has_missed();
+            return Err(error.into());
+        }
         Ok(self.remember_table(goal.clone(), before)?)
+    }
+
+    fn index(&mut self, link: &IfName) -> Result<u32, NetlinkError> {
+        let index = self.mirror.index(link.as_str(), &mut self.rtnetlink)?;
+        index.ok_or_else(|| NetlinkError::NoLink(link.to_string()))
     }
 }
 

@@ -3,34 +3,35 @@
 //!
 //! | module | speaks to the kernel through |
 //! |---|---|
-//! | `netlink` | rtnetlink: links, addresses, routes |
+//! | `mirror` | rtnetlink's notices: links, addresses, foreign routes as they are |
+//! | `netlink` | rtnetlink: links, addresses, routes, read and changed |
 //! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `resolved` | D-Bus, through busctl: what systemd-resolved has for an uplink |
 //! | `nft` | libnftables, one transaction a run |
-//! | `base_chains` | nfnetlink: does anybody else decide about packets? |
-//! | `generation` | nfnetlink: has anybody changed a rule since? |
+//! | `nfnetlink` | nfnetlink: does anybody else decide about packets? has anybody changed a rule? |
 //! | `shape` | rtnetlink as bytes: queues with a rate |
 //! | `sysctl` | `/proc/sys` |
 //! | `ledger` | a file: what is ours |
-//! | `watch` | rtnetlink and nfnetlink: somebody has changed something |
+//! | `notices` | rtnetlink and nfnetlink: somebody has changed something |
 //!
 //! A [`Kernel`] belongs to the network namespace in which it was opened.
 
-mod base_chains;
+mod attributes;
 mod execute;
-mod generation;
 mod ledger;
+mod mirror;
 mod move_uplink;
 mod netlink;
+mod nfnetlink;
 mod nft;
+mod notices;
 mod observe;
 mod outlet;
 mod resolved;
 mod shape;
 mod sysctl;
 mod uplink;
-mod watch;
 
 use std::path::PathBuf;
 
@@ -41,14 +42,16 @@ pub use ledger::LedgerError;
 pub use move_uplink::{FoundJournal, MoveError, read_journal, read_journals};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
+pub use notices::Watch;
 pub use observe::{ForeignError, ObserveError, Routes};
-pub use watch::Watch;
 
 /// The kernel's side of the loop: observe, execute, observe again.
 #[derive(Debug)]
 pub struct Kernel {
-    netlink: netlink::Netlink,
     rtnetlink: uplink::Rtnetlink,
+    mirror: mirror::Mirror,
+    nfnetlink: nfnetlink::Nfnetlink,
+    nftables: notices::Nftables,
     nft: nft::Nft,
     ledger: ledger::LedgerFile,
     table: Option<TableMemory>,
@@ -81,18 +84,28 @@ pub enum OpenError {
 
 impl Kernel {
     /// Opens the kernel of this thread's network namespace, with the ledger in the file
-    /// `ledger`, which need not exist yet. To be called within a tokio runtime.
+    /// `ledger`, which need not exist yet.
     ///
     /// # Errors
     /// No netlink, or a ledger that is there and cannot be read.
     pub fn open(ledger: PathBuf) -> Result<Self, OpenError> {
         Ok(Self {
-            netlink: netlink::Netlink::open().map_err(OpenError::Netlink)?,
             rtnetlink: uplink::Rtnetlink::open().map_err(OpenError::Netlink)?,
+            mirror: mirror::Mirror::open().map_err(OpenError::Netlink)?,
+            nfnetlink: nfnetlink::Nfnetlink::open().map_err(OpenError::Netlink)?,
+            nftables: notices::Nftables::open().map_err(OpenError::Netlink)?,
             nft: nft::Nft::new().map_err(OpenError::Thread)?,
             ledger: ledger::LedgerFile::open(ledger)?,
             table: None,
         })
+    }
+
+    /// Listens to what changes from now on. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A netlink socket cannot be had.
+    pub fn watch(&self) -> std::io::Result<Watch> {
+        Watch::new(self.mirror.wakes()?, &self.nftables)
     }
 
     /// What we remember to be ours.
@@ -101,13 +114,12 @@ impl Kernel {
         self.ledger.get()
     }
 
-    /// Writes the ledger as it is, to see that it can be written before something is begun that
-    /// has to.
+    /// Sees whether the ledger can be written, before something is begun that has to.
     ///
     /// # Errors
     /// It cannot.
-    pub fn rewrite_ledger(&self) -> Result<(), LedgerError> {
-        self.ledger.rewrite()
+    pub fn probe_ledger(&mut self) -> Result<(), LedgerError> {
+        self.ledger.probe()
     }
 
     /// Changes the ledger, on disk before in memory.

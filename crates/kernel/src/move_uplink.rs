@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use vnet_plan::uplink::{Both, Journal, LinkFacts, LinkId, Record, Request, Resolver, Step};
 use vnet_types::IfName;
 
-use crate::netlink::NetlinkError;
 use crate::{Kernel, resolved, uplink};
 
 /// Why a step did not happen.
@@ -20,7 +19,7 @@ pub enum MoveError {
         step: String,
         /// What the kernel said.
         #[source]
-        source: NetlinkError,
+        source: io::Error,
     },
     /// Part of a burst was refused.
     #[error("cannot {request}")]
@@ -95,22 +94,21 @@ impl Kernel {
     }
 
     async fn perform_step(&mut self, step: &Step, journals: &Path) -> Result<(), MoveError> {
-        let netlink = &self.netlink;
+        let kernel = &mut self.rtnetlink;
         let link = |source| MoveError::Link { step: step.to_string(), source };
         match step {
             Step::Note(journal) => write_journal(journals, journal),
-            Step::CreateBridge { name, mac } => {
-                netlink.create_bridge(name, *mac).await.map_err(link)
-            }
-            Step::Label { link: name, text } => netlink.set_alias(name, text).await.map_err(link),
-            Step::SetMac { link: name, mac } => netlink.set_mac(name, *mac).await.map_err(link),
-            Step::SetMtu { link: name, mtu } => netlink.set_mtu(name, *mtu).await.map_err(link),
+            Step::CreateBridge { name, mac } => kernel.create_bridge(name, *mac).map_err(link),
+            Step::Label { link: name, text } => kernel.set_alias(name, text).map_err(link),
+            Step::SetMac { link: name, mac } => kernel.set_mac(name, *mac).map_err(link),
+            Step::SetMtu { link: name, mtu } => kernel.set_mtu(name, *mtu).map_err(link),
             Step::CopySettings { from, to } => {
                 uplink::copy_settings(from, to);
+                self.mirror.forget();
                 Ok(())
             }
-            Step::SetUp { link: name } => netlink.set_up(name).await.map_err(link),
-            Step::SetDown { link: name } => netlink.set_down(name).await.map_err(link),
+            Step::SetUp { link: name } => kernel.set_up(name, true).map_err(link),
+            Step::SetDown { link: name } => kernel.set_up(name, false).map_err(link),
             Step::Burst(requests) => self.burst(requests),
             Step::SetResolver { link, resolver } => {
                 said(step, resolved::set(link, resolver).await);
@@ -120,7 +118,7 @@ impl Kernel {
                 said(step, resolved::revert(link).await);
                 Ok(())
             }
-            Step::DeleteBridge { name, .. } => netlink.delete_link(name).await.map_err(link),
+            Step::DeleteBridge { name, .. } => kernel.delete_link(name).map_err(link),
             Step::Forget { bridge } => remove_journal(journals, bridge),
         }
     }

@@ -1,221 +1,216 @@
-//! Links, addresses and routes through rtnetlink. The crates rtnetlink and netlink-packet-route
-//! are used in this module only.
+//! Links, addresses and routes, from and to the messages of rtnetlink. The crate
+//! netlink-packet-route, which reads and writes these, is used in this module only; they travel on
+//! our own socket ([`Rtnetlink`]), since the kernel answers within the call and there is nothing
+//! to wait for.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures_util::{Stream, TryStreamExt};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_core::{DecodeError, Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData,
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{
-    AddressMessageBuilder, Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec,
-    RouteMessageBuilder,
-};
 use vnet_plan::{Address, Ipv6Settings, Link, LinkKind, Route};
 use vnet_types::{IfName, MacAddr};
+
+use crate::uplink::Rtnetlink;
+
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
+const EXCL: u16 = libc::NLM_F_EXCL as u16;
 
 /// Why the kernel did not do, or say, what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// It refused.
     #[error("{0}")]
-    Refused(#[source] io::Error),
-    /// The conversation failed.
-    #[error("the conversation with the kernel over netlink failed: {0}")]
-    Broken(String),
+    Refused(#[from] io::Error),
     /// There is no link of that name.
     #[error("there is no link {0}")]
     NoLink(String),
 }
 
-impl From<Error> for NetlinkError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::NetlinkError(message) => Self::Refused(message.to_io()),
-            other => Self::Broken(other.to_string()),
-        }
-    }
-}
-
-pub(crate) struct Netlink {
-    handle: Handle,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl std::fmt::Debug for Netlink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Netlink")
-    }
-}
-
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-impl Netlink {
-    pub(crate) fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+impl Rtnetlink {
+    /// All links with their names.
+    pub(crate) fn all_links(&mut self) -> io::Result<Vec<(String, Link)>> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let bodies = self.dump(libc::RTM_GETLINK, &bytes(&request))?;
+        Ok(bodies.iter().filter_map(|body| link(body)).collect())
     }
 
-    pub(crate) async fn links(&self) -> Result<BTreeMap<String, Link>, NetlinkError> {
-        let messages = collect(self.handle.link().get().execute()).await?;
-        Ok(messages.into_iter().filter_map(link).collect())
-    }
-
-    pub(crate) async fn addresses(&self) -> Result<Vec<Address>, NetlinkError> {
-        let messages = collect(self.handle.address().get().execute()).await?;
-        Ok(messages.into_iter().filter_map(address).collect())
-    }
-
-    /// All routes but those of the table `local`, which repeat the addresses; those of IPv4 first.
-    pub(crate) async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
-        let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut messages = collect(self.handle.route().get(every).execute()).await?;
-        let every = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        messages.extend(collect(self.handle.route().get(every).execute()).await?);
-        Ok(messages.into_iter().flat_map(routes).collect())
-    }
-
-    async fn index(&self, name: &IfName) -> Result<u32, NetlinkError> {
-        let request = self.handle.link().get().match_name(name.to_string()).execute();
-        match collect(request).await {
-            Ok(found) => found
-                .first()
-                .map(|message| message.header.index)
-                .ok_or_else(|| NetlinkError::NoLink(name.to_string())),
-            Err(NetlinkError::Refused(error)) if error.raw_os_error() == Some(libc::ENODEV) => {
-                Err(NetlinkError::NoLink(name.to_string()))
-            }
+    /// The link of this name, if it is there.
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<(String, Link)>> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.get(libc::RTM_GETLINK, &bytes(&request)) {
+            Ok(body) => Ok(link(&body)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) async fn create_bridge(
-        &self,
-        name: &IfName,
-        mac: MacAddr,
-    ) -> Result<(), NetlinkError> {
-        let bridge = LinkBridge::new(name.as_str())
-            .stp_state(BridgeStpState::Disabled)
-            .forward_delay(0)
-            .address(mac.octets().to_vec())
-            .build();
-        Ok(self.handle.link().add(bridge).execute().await?)
+    /// All addresses of all links.
+    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<Address>> {
+        let bodies = self.dump(libc::RTM_GETADDR, &bytes(&AddressMessage::default()))?;
+        Ok(bodies.iter().filter_map(|body| address(body)).collect())
     }
 
-    async fn set_link(
-        &self,
-        name: &IfName,
-        change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
-    ) -> Result<(), NetlinkError> {
-        let message = change(LinkUnspec::new_with_name(name.as_str())).build();
-        Ok(self.handle.link().set(message).execute().await?)
-    }
-
-    pub(crate) async fn delete_link(&self, name: &IfName) -> Result<(), NetlinkError> {
-        let index = self.index(name).await?;
-        Ok(self.handle.link().del(index).execute().await?)
-    }
-
-    pub(crate) async fn set_alias(&self, name: &IfName, alias: &str) -> Result<(), NetlinkError> {
-        self.set_link(name, |link| link.alias(alias)).await
-    }
-
-    pub(crate) async fn set_mac(&self, name: &IfName, mac: MacAddr) -> Result<(), NetlinkError> {
-        self.set_link(name, |link| link.address(mac.octets().to_vec())).await
-    }
-
-    pub(crate) async fn set_down(&self, name: &IfName) -> Result<(), NetlinkError> {
-        self.set_link(name, LinkMessageBuilder::down).await
-    }
-
-    pub(crate) async fn set_mtu(&self, name: &IfName, mtu: u32) -> Result<(), NetlinkError> {
-        self.set_link(name, |link| link.mtu(mtu)).await
-    }
-
-    pub(crate) async fn set_up(&self, name: &IfName) -> Result<(), NetlinkError> {
-        self.set_link(name, LinkMessageBuilder::up).await
-    }
-
-    pub(crate) async fn enslave(&self, port: &IfName, bridge: &IfName) -> Result<(), NetlinkError> {
-        let bridge = self.index(bridge).await?;
-        self.set_link(port, |link| link.controller(bridge)).await
-    }
-
-    pub(crate) async fn add_address(
-        &self,
-        link: &IfName,
-        address: IpAddr,
-        prefix: u8,
-    ) -> Result<(), NetlinkError> {
-        let index = self.index(link).await?;
-        let mut request = self.handle.address().add(index, address, prefix);
-        if address.is_ipv6() {
-            let message = request.message_mut();
-            message.header.flags |= AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    /// All routes but those of the table `local`, which repeat the addresses; those of IPv4 first.
+    pub(crate) fn all_routes(&mut self) -> io::Result<Vec<Route>> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            match self.dump(libc::RTM_GETROUTE, &bytes(&request)) {
+                Ok(bodies) => all.extend(bodies.iter().flat_map(|body| routes(body))),
+                // A kernel without IPv6.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(request.execute().await?)
+        Ok(all)
     }
 
-    pub(crate) async fn delete_address(
-        &self,
-        link: &IfName,
+    /// Makes a bridge, which is down.
+    pub(crate) fn create_bridge(&mut self, name: &IfName, mac: MacAddr) -> io::Result<()> {
+        let how = [InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
+        let kind = LinkInfo::Kind(InfoKind::Bridge);
+        let data = LinkInfo::Data(InfoData::Bridge(how.into()));
+        let request = named(
+            name,
+            [
+                LinkAttribute::Address(mac.octets().to_vec()),
+                LinkAttribute::LinkInfo(vec![kind, data]),
+            ],
+        );
+        self.ask(libc::RTM_NEWLINK, CREATE | EXCL, &bytes(&request))
+    }
+
+    pub(crate) fn delete_link(&mut self, name: &IfName) -> io::Result<()> {
+        self.ask(libc::RTM_DELLINK, 0, &bytes(&named(name, [])))
+    }
+
+    pub(crate) fn set_alias(&mut self, name: &IfName, alias: &str) -> io::Result<()> {
+        self.set_link(name, LinkAttribute::IfAlias(alias.to_owned()))
+    }
+
+    pub(crate) fn set_mac(&mut self, name: &IfName, mac: MacAddr) -> io::Result<()> {
+        self.set_link(name, LinkAttribute::Address(mac.octets().to_vec()))
+    }
+
+    pub(crate) fn set_mtu(&mut self, name: &IfName, mtu: u32) -> io::Result<()> {
+        self.set_link(name, LinkAttribute::Mtu(mtu))
+    }
+
+    /// Puts a link on the bridge with the index `master`.
+    pub(crate) fn enslave(&mut self, port: &IfName, master: u32) -> io::Result<()> {
+        self.set_link(port, LinkAttribute::Controller(master))
+    }
+
+    fn set_link(&mut self, name: &IfName, attribute: LinkAttribute) -> io::Result<()> {
+        self.ask(libc::RTM_NEWLINK, 0, &bytes(&named(name, [attribute])))
+    }
+
+    pub(crate) fn set_up(&mut self, name: &IfName, up: bool) -> io::Result<()> {
+        let mut request = named(name, []);
+        request.header.change_mask = LinkFlags::Up;
+        request.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        self.ask(libc::RTM_NEWLINK, 0, &bytes(&request))
+    }
+
+    /// Gives the link with the index `link` an address. One of IPv6 is used at once.
+    pub(crate) fn add_address(&mut self, link: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut request = of_link(link, address, prefix);
+        match address {
+            IpAddr::V4(address) => {
+                // On a link with two ends there is none (RFC 3021).
+                if let Ok(net) = Ipv4Net::new(address, prefix)
+                    && prefix < 31
+                {
+                    request.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
+                }
+            }
+            IpAddr::V6(_) => {
+                request.header.flags |= AddressHeaderFlags::Nodad;
+                request.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            }
+        }
+        self.ask(libc::RTM_NEWADDR, CREATE | EXCL, &bytes(&request))
+    }
+
+    pub(crate) fn delete_address(
+        &mut self,
+        link: u32,
         address: IpAddr,
         prefix: u8,
-    ) -> Result<(), NetlinkError> {
-        let index = self.index(link).await?;
-        let message = match address {
-            IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new()
-                .index(index)
-                .address(address, prefix)
-                .build(),
-            IpAddr::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new()
-                .index(index)
-                .address(address, prefix)
-                .build(),
-        };
-        Ok(self.handle.address().del(message).execute().await?)
+    ) -> io::Result<()> {
+        self.ask(libc::RTM_DELADDR, 0, &bytes(&of_link(link, address, prefix)))
     }
 }
 
-async fn collect<T>(stream: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>, NetlinkError> {
-    Ok(stream.try_collect().await?)
+fn bytes(message: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; message.buffer_len()];
+    message.emit(&mut bytes);
+    bytes
 }
 
-fn link(message: LinkMessage) -> Option<(String, Link)> {
+fn named(name: &IfName, attributes: impl IntoIterator<Item = LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message.attributes.extend(attributes);
+    message
+}
+
+fn of_link(link: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    message.header.prefix_len = prefix;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+/// What could not be read is left out, and said: a kernel may know what the library does not.
+fn readable<T>(what: &str, message: Result<T, DecodeError>) -> Option<T> {
+    message
+        .inspect_err(|error| {
+            tracing::warn!("the kernel speaks of {what} that cannot be read: {error}");
+        })
+        .ok()
+}
+
+/// A link with its name, from the body of a message; none where it says only a part, as notices of
+/// wireless links do.
+pub(crate) fn link(body: &[u8]) -> Option<(String, Link)> {
+    let message = readable("a link", LinkMessage::parse(body))?;
+    // What a bridge, or the switch behind it, says of its ports.
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
     let mut link = Link {
         index: message.header.index,
-        kind: LinkKind::Other,
-        mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
-        mtu: 0,
-        master: None,
-        alias: None,
-        ipv6: Ipv6Settings::default(),
-        forwarding: false,
-        route_localnet: false,
+        ..Link::default()
     };
-    let mut name = None;
+    let (mut name, mut mtu) = (None, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name = Some(found),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Mtu(found) => mtu = Some(found),
             LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::IfAlias(alias) => link.alias = alias.parse().ok(),
             LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
             LinkAttribute::AfSpecUnspec(families) => {
                 link.ipv6 = ipv6(&families);
@@ -224,6 +219,7 @@ fn link(message: LinkMessage) -> Option<(String, Link)> {
             _ => {}
         }
     }
+    link.mtu = mtu?;
     Some((name?, link))
 }
 
@@ -272,7 +268,9 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
         .unwrap_or(LinkKind::Other)
 }
 
-fn address(message: AddressMessage) -> Option<Address> {
+/// An address, from the body of a message.
+pub(crate) fn address(body: &[u8]) -> Option<Address> {
+    let message = readable("an address", AddressMessage::parse(body))?;
     // On a point-to-point link Address is the peer's, and Local ours.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -282,11 +280,14 @@ fn address(message: AddressMessage) -> Option<Address> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    let net = IpNet::new(local.or(any)?, message.header.prefix_len).ok()?;
-    Some(Address { link: message.header.index, net })
+    let own = local.or(any)?;
+    let net = IpNet::new(own, message.header.prefix_len).ok()?;
+    Some(Address { link: message.header.index, net, peer: any.filter(|peer| *peer != own) })
 }
 
-fn routes(message: RouteMessage) -> Vec<Route> {
+/// Where a route leads, once for each link that it leaves by, from the body of a message.
+pub(crate) fn routes(body: &[u8]) -> Vec<Route> {
+    let Some(message) = readable("a route", RouteMessage::parse(body)) else { return Vec::new() };
     let (mut address, leads) = match (message.header.address_family, message.header.kind) {
         (AddressFamily::Inet, RouteType::Local | RouteType::Broadcast | RouteType::Multicast) => {
             return Vec::new();

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use serde_json::Value;
 use vnet_plan::foreign::{Ruleset, RulesetError};
-use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed, may_be_shaped};
+use vnet_plan::{FORWARD6, Firewall, FirewallState, IP_FORWARD, Observed, TABLE, may_be_shaped};
 
 use crate::netlink::NetlinkError;
+use crate::nfnetlink::Nfnetlink;
 use crate::nft::NftError;
-use crate::{Kernel, TableMemory, base_chains, generation, sysctl};
+use crate::{Kernel, TableMemory, sysctl};
 
 /// Why the state cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -42,25 +44,32 @@ pub enum ForeignError {
 /// Whether the routes are wanted: only choices of subnets look at them, and there can be many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routes {
-    /// All of them.
+    /// All of them, but for those by links of ours.
     Read,
     /// None.
     Skip,
 }
 
 impl Kernel {
+    /// Has the next look see everything, also what no notice tells.
+    pub fn forget(&mut self) {
+        self.mirror.forget();
+    }
+
     /// The present state.
     ///
     /// # Errors
     /// The kernel does not answer, or nft is missing.
     pub async fn observe(&mut self, routes: Routes) -> Result<Observed, ObserveError> {
         let ledger = self.ledger.get().clone();
-        // Dumps on one socket go one after the other: the kernel answers EBUSY otherwise.
-        let links = self.netlink.links().await?;
-        let addresses = self.netlink.addresses().await?;
+        let (links, addresses) =
+            self.mirror.look(&mut self.rtnetlink).map_err(NetlinkError::Refused)?;
+        let (links, addresses) = (links.clone(), addresses.clone());
         let routes = match routes {
-            Routes::Read => self.netlink.routes().await?,
-            Routes::Skip => Vec::new(),
+            Routes::Read => {
+                self.mirror.routes(&mut self.rtnetlink).map_err(NetlinkError::Refused)?
+            }
+            Routes::Skip => Arc::default(),
         };
         let ipv6 = sysctl::has_ipv6();
         let forward = sysctl::read(IP_FORWARD).map_err(ObserveError::Sysctl)?;
@@ -71,8 +80,8 @@ impl Kernel {
         let firewall = self.firewall_state().await?;
         let outlet = self.rtnetlink.outlet().map_err(NetlinkError::Refused)?;
         let shapes = match may_be_shaped(&links, &ledger) {
-            true => self.rtnetlink.shapes().map_err(NetlinkError::Refused)?,
-            false => BTreeMap::new(),
+            true => self.mirror.shapes(&mut self.rtnetlink).map_err(NetlinkError::Refused)?,
+            false => Arc::default(),
         };
         Ok(Observed { links, addresses, routes, outlet, shapes, ipv6, sysctls, firewall, ledger })
     }
@@ -82,7 +91,7 @@ impl Kernel {
     /// # Errors
     /// The kernel does not answer, or nft is missing.
     pub async fn firewall_state(&mut self) -> Result<FirewallState, ObserveError> {
-        let generation = generation::current().map_err(ObserveError::Generation)?;
+        let generation = self.nfnetlink.generation().map_err(ObserveError::Generation)?;
         if let Some(memory) = &self.table
             && memory.generation == generation
         {
@@ -112,13 +121,13 @@ impl Kernel {
         firewall: Firewall,
         before: u32,
     ) -> Result<(), ObserveError> {
-        let generation = generation::current().map_err(ObserveError::Generation)?;
+        let generation = self.nfnetlink.generation().map_err(ObserveError::Generation)?;
         // Where somebody else has changed something meanwhile, nobody knows what.
-        self.table = (generation == before.wrapping_add(1)).then_some(TableMemory {
-            firewall,
-            generation,
-            listing: None,
-        });
+        let alone = generation == before.wrapping_add(1);
+        if !alone {
+            self.nftables.has_missed();
+        }
+        self.table = alone.then_some(TableMemory { firewall, generation, listing: None });
         Ok(())
     }
 
@@ -129,7 +138,8 @@ impl Kernel {
     /// nft fails, or prints something else.
     pub async fn foreign_rules(&mut self) -> Result<Option<Ruleset>, ForeignError> {
         // Where the look fails, the listing tells.
-        if base_chains::is_any_foreign(vnet_plan::TABLE).is_ok_and(|any| !any) {
+        let look = Nfnetlink::open().and_then(|kernel| kernel.has_foreign_filter(TABLE));
+        if look.is_ok_and(|any| !any) {
             return Ok(None);
         }
         let rules = self.nft.run(&Firewall::list_everything()).await?;
@@ -149,7 +159,7 @@ impl Kernel {
             return Ok(());
         }
         let listing = self.list_tables().await?;
-        let generation = generation::current().map_err(ObserveError::Generation)?;
+        let generation = self.nfnetlink.generation().map_err(ObserveError::Generation)?;
         if let Some(memory) = &mut self.table
             && memory.generation == generation
         {

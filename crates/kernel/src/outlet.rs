@@ -3,7 +3,8 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::uplink::{Rtnetlink, attribute};
+use crate::attributes::{append as attribute, find};
+use crate::uplink::Rtnetlink;
 
 /// An address that nobody has (RFC 5737): only a route to everywhere leads there.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -40,15 +41,8 @@ impl Rtnetlink {
 }
 
 fn link_of(route: &[u8]) -> Option<u32> {
-    let mut rest = route.get(HEADER..)?;
-    while let (Some(length), Some(kind)) = (rest.get(..2), rest.get(2..4)) {
-        let length = usize::from(u16::from_ne_bytes(length.try_into().ok()?));
-        if u16::from_ne_bytes(kind.try_into().ok()?) == RTA_OIF {
-            return Some(u32::from_ne_bytes(rest.get(4..8)?.try_into().ok()?));
-        }
-        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
+    let link = find(route.get(HEADER..)?, RTA_OIF)?;
+    Some(u32::from_ne_bytes(link.get(..4)?.try_into().ok()?))
 }
 
 #[cfg(test)]

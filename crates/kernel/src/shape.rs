@@ -7,7 +7,8 @@ use std::io;
 use vnet_plan::{Bucket, Redirect, Shape};
 use vnet_types::{IfName, MacAddr};
 
-use crate::uplink::{Rtnetlink, attribute};
+use crate::attributes::{append as attribute, find};
+use crate::uplink::Rtnetlink;
 
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const EXCL: u16 = libc::NLM_F_EXCL as u16;
@@ -206,21 +207,6 @@ fn kind(queue: &[u8]) -> Option<&[u8]> {
     find(queue.get(HEADER..)?, TCA_KIND)?.strip_suffix(&[0])
 }
 
-/// The value of the first attribute of this type.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    /// `NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`.
-    const FLAGS: u16 = 0xc000;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?) & !FLAGS;
-        let value = attributes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,11 +226,5 @@ mod tests {
             let _ = super::bucket(&queue[..cut]);
             let _ = kind(&queue[..cut]);
         }
-    }
-
-    #[test]
-    fn a_length_of_nothing_ends_the_search() {
-        assert_eq!(find(&[0; 64], 7), None);
-        assert_eq!(find(&[3, 0, 1, 0], 1), None);
     }
 }

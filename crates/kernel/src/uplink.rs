@@ -14,6 +14,8 @@ use nix::sys::time::TimeVal;
 use vnet_plan::uplink::{LinkFacts, LinkId, Record, Request, What};
 use vnet_types::IfName;
 
+use crate::attributes::append as attribute;
+
 /// `nlmsghdr`.
 const HEADER: usize = 16;
 /// Larger than any message that the kernel dumps into (`NLMSG_GOODSIZE` and more).
@@ -53,6 +55,7 @@ const DUMPS: [(What, u16, usize, u8); 5] = [
 pub(crate) struct Rtnetlink {
     socket: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl Rtnetlink {
@@ -66,7 +69,7 @@ impl Rtnetlink {
         setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
         setsockopt(&socket, sockopt::RcvBuf, &SEND_BUFFER)?;
         setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// All links that have a name that we would give.
@@ -255,10 +258,12 @@ impl Rtnetlink {
     }
 
     /// Hands each message of the next packet to `take`, as its number, type and body.
-    fn receive(&self, mut take: impl FnMut(u32, u16, &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut buffer = vec![0; BUFFER];
-        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
+    fn receive(
+        &mut self,
+        mut take: impl FnMut(u32, u16, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+        let mut rest = self.buffer.get(..length).unwrap_or_default();
         while rest.len() >= HEADER {
             let word = |at: usize| {
                 u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]])
@@ -288,14 +293,6 @@ fn error_of(body: &[u8]) -> Option<io::Error> {
 
 fn family_of(address: IpAddr) -> u8 {
     FAMILIES[usize::from(address.is_ipv6())]
-}
-
-pub(crate) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Addresses and numbers only: short.
-    to.extend(u16::try_from(value.len() + 4).unwrap_or(u16::MAX).to_ne_bytes());
-    to.extend(kind.to_ne_bytes());
-    to.extend(value);
-    to.resize(to.len().next_multiple_of(4), 0);
 }
 
 /// The type, flags and body of the message for a request.

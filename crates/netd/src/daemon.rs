@@ -53,7 +53,7 @@ pub(crate) struct Daemon {
     /// The definitions as they were read last.
     definitions: store::Cache,
     /// As they are on disk, but for running ones: as they were when they were started.
-    pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
+    pub(crate) networks: BTreeMap<NetworkName, Arc<NetworkDefinition>>,
     pub(crate) broken: Vec<BrokenDefinition>,
     /// The networks that are up.
     pub(crate) running: BTreeMap<NetworkName, Services>,
@@ -227,7 +227,7 @@ impl Shared {
         daemon.definition(name)?;
         store::set_autostart(&daemon.paths, name, on).map_err(|error| failed(&error))?;
         if let Some(network) = daemon.networks.get_mut(name) {
-            network.autostart = on;
+            Arc::make_mut(network).autostart = on;
         }
         let observed = daemon.observe(Routes::Skip).await?;
         let network = daemon.view(daemon.definition(name)?, &observed);
@@ -279,7 +279,7 @@ impl Shared {
         let mut daemon = self.daemon.lock().await;
         let observed = daemon.observe(Routes::Skip).await?;
         let link = observed.links.get(port.as_str());
-        match link.and_then(|link| Some((link, link.alias.as_deref()?.parse().ok()?))) {
+        match link.and_then(|link| Some((link, link.alias.as_ref()?))) {
             Some((link, Alias::Port { .. })) => Ok(ports::Port {
                 name: port.clone(),
                 mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
@@ -294,8 +294,7 @@ impl Shared {
         let mut daemon = self.daemon.lock().await;
         let Ok(observed) = daemon.observe(Routes::Skip).await else { return };
         let link = observed.links.get(port.as_str());
-        let alias = link.and_then(|link| link.alias.as_deref()?.parse().ok());
-        if matches!(alias, Some(Alias::Port { .. })) {
+        if link.is_some_and(|link| matches!(link.alias, Some(Alias::Port { .. }))) {
             let step = Operation::DeleteLink { name: port.clone() };
             // As a rule it goes by itself, and may just have done so.
             if let Err(error) = daemon.kernel.execute(&step).await {
@@ -326,8 +325,9 @@ impl Daemon {
         let name = request.name.clone();
         self.check_is_new(&name)?;
         let observed = self.observe(Routes::Read).await?;
-        let others: Vec<_> = self.networks.values().collect();
+        let others: Vec<_> = self.networks.values().map(|network| &**network).collect();
         let (definition, notes) = request::complete(request, &observed, &others)?;
+        let definition = Arc::new(definition);
         self.networks.insert(name.clone(), definition.clone());
         let result = self.define_and_start(&definition, observed, run).await;
         if result.is_err() || run == Run::Dry {
@@ -360,7 +360,7 @@ impl Daemon {
 
     async fn define_and_start(
         &mut self,
-        definition: &NetworkDefinition,
+        definition: &Arc<NetworkDefinition>,
         observed: Observed,
         run: Run,
     ) -> Result<Changed, ErrorBody> {
@@ -398,10 +398,11 @@ impl Daemon {
             return Ok(Changed { network: Some(network), plan: Vec::new(), notes });
         }
         let observed = self.observe(Routes::Read).await?;
-        let is_other = |other: &&NetworkDefinition| {
+        let is_other = |other: &&Arc<NetworkDefinition>| {
             other.name != *name && self.running.contains_key(&other.name)
         };
-        let others: Vec<_> = self.networks.values().filter(is_other).collect();
+        let others = self.networks.values().filter(is_other);
+        let others: Vec<_> = others.map(|network| &**network).collect();
         request::check_clash(&definition, &observed, &others)?;
         self.check_forwards(&definition)?;
         match run {
@@ -502,7 +503,7 @@ impl Daemon {
             Run::Dry => self.plan_for(&rest, &observed),
             Run::Real => {
                 // Without it, the plan would fail on the way, and the bridge be made anew.
-                self.kernel.rewrite_ledger().map_err(|error| failed(&error))?;
+                self.kernel.probe_ledger().map_err(|error| failed(&error))?;
                 Ok(self.switch(rest, observed).await?.0)
             }
         }
@@ -677,7 +678,7 @@ impl Daemon {
     pub(crate) fn definitions_of(
         &self,
         names: &BTreeSet<NetworkName>,
-    ) -> impl Iterator<Item = &NetworkDefinition> {
+    ) -> impl Iterator<Item = &Arc<NetworkDefinition>> {
         self.networks.values().filter(|network| names.contains(&network.name))
     }
 
@@ -705,7 +706,10 @@ impl Daemon {
         self.kernel.change_ledger(change).map_err(|error| failed(&error))
     }
 
-    pub(crate) fn definition(&self, name: &NetworkName) -> Result<&NetworkDefinition, ErrorBody> {
+    pub(crate) fn definition(
+        &self,
+        name: &NetworkName,
+    ) -> Result<&Arc<NetworkDefinition>, ErrorBody> {
         let path = self.paths.network(name).display().to_string();
         let broken = self.broken.iter().find(|broken| broken.path == path);
         match (self.networks.get(name), broken) {
@@ -736,7 +740,7 @@ impl Daemon {
         self.kernel.observe(routes).await.map_err(|error| failed(&error))
     }
 
-    pub(crate) fn view(&self, network: &NetworkDefinition, observed: &Observed) -> Network {
+    pub(crate) fn view(&self, network: &Arc<NetworkDefinition>, observed: &Observed) -> Network {
         let services = self.running.get(&network.name);
         let state = match (services, self.failed.get(&network.name)) {
             (_, Some(reason)) => State::Failed { reason: reason.clone() },
@@ -759,22 +763,21 @@ fn check_port_is_new(
     observed: &Observed,
 ) -> Result<(), ErrorBody> {
     let taken = |what: String| Err(refuse(ErrorKind::Conflict, what));
-    for (name, link) in &observed.links {
+    for (name, link) in observed.links.iter() {
         if link.mac == Some(mac) {
             return taken(format!("the address {mac} is that of the host's interface {name}"));
         }
-        let present = link.alias.as_deref().and_then(|alias| alias.parse().ok());
-        match (alias, present) {
+        match (alias, &link.alias) {
             (
                 Alias::Port { domain, nic, .. },
                 Some(Alias::Port { domain: other, nic: its, .. }),
-            ) if *domain == other && *nic == its => {
+            ) if domain == other && nic == its => {
                 return taken(format!(
                     "the domain {domain} has a port for its network card {nic}: is it running already?"
                 ));
             }
             (_, Some(Alias::Port { network: on, domain, mac: its, .. }))
-                if its == mac && on == *network =>
+                if *its == mac && on == network =>
             {
                 return taken(format!(
                     "the address {mac} is in use on {network} by the domain {domain}"

@@ -11,6 +11,7 @@
 //! what the next netd starts with.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use vnet_api::client::Run;
 use vnet_api::model::{AnyNetwork, Changed, ErrorBody, ErrorKind, Reserve};
@@ -26,8 +27,8 @@ use crate::{definition, forwards, network_view, request, reservation, store};
 /// A change of one definition.
 struct Edit {
     /// None where the file could not be used until now.
-    old: Option<NetworkDefinition>,
-    new: NetworkDefinition,
+    old: Option<Arc<NetworkDefinition>>,
+    new: Arc<NetworkDefinition>,
     text: String,
     old_text: String,
     /// For the services of a network that is up.
@@ -119,7 +120,8 @@ impl Daemon {
         self.read_definitions()?;
         let edit = self.prepare_edit(name, text)?;
         let observed = self.observe(Routes::Read).await?;
-        let others: Vec<_> = self.networks.values().filter(|other| other.name != *name).collect();
+        let others = self.networks.values().filter(|other| other.name != *name);
+        let others: Vec<_> = others.map(|network| &**network).collect();
         check_clashes(&edit, &observed, &others)?;
         self.check_new_forwards(&edit)?;
         let up = self.up().contains(name);
@@ -164,7 +166,7 @@ impl Daemon {
             // They could not be started, or the old definition could not be used: perhaps these can.
             _ => ServiceChange::Restart,
         };
-        Ok(Edit { old, new, text, old_text, services })
+        Ok(Edit { old, new: Arc::new(new), text, old_text, services })
     }
 
     /// What is published anew must be free.
@@ -177,7 +179,7 @@ impl Daemon {
         forwards::check_ports_are_free(&edit.new, &forwards)
     }
 
-    fn put_back(&mut self, name: &NetworkName, old: Option<&NetworkDefinition>) {
+    fn put_back(&mut self, name: &NetworkName, old: Option<&Arc<NetworkDefinition>>) {
         match old {
             Some(old) => drop(self.networks.insert(name.clone(), old.clone())),
             None => drop(self.networks.remove(name)),

@@ -165,7 +165,7 @@ impl Daemon {
 
     async fn follow(&mut self) -> Result<(), ErrorBody> {
         let running = self.up();
-        if !self.definitions_of(&running).any(follows_a_name) {
+        if !self.definitions_of(&running).any(|network| follows_a_name(network)) {
             return Ok(());
         }
         let observed = self.observe(Routes::Skip).await?;
@@ -187,7 +187,7 @@ impl Daemon {
         run: Run,
     ) -> Result<Changed, ErrorBody> {
         self.read_definitions()?;
-        let mut definition = self.definition(name)?.clone();
+        let mut definition = NetworkDefinition::clone(self.definition(name)?);
         definition.forwards.push(forward.clone());
         definition.validate().map_err(|error| invalid(&error))?;
         self.check_forwards_of_others(name, std::slice::from_ref(&forward), |_| true)?;
@@ -226,7 +226,7 @@ impl Daemon {
         run: Run,
     ) -> Result<Changed, ErrorBody> {
         self.read_definitions()?;
-        let mut definition = self.definition(name)?.clone();
+        let mut definition = NetworkDefinition::clone(self.definition(name)?);
         let before = definition.forwards.len();
         definition.forwards.retain(|forward| forward.listen() != listen);
         if definition.forwards.len() == before {
@@ -255,7 +255,7 @@ impl Daemon {
             // The file first: netd, should it die now, finishes what was begun.
             Run::Real => Some(write(&self.paths).map_err(|error| failed(&error))?),
         };
-        let before = self.networks.insert(name.clone(), definition);
+        let before = self.networks.insert(name.clone(), Arc::new(definition));
         let result = match run {
             Run::Dry => self.plan_for(&running, &observed).map(|changed| (changed, observed)),
             Run::Real => self.try_switch(&running, &observed).await,
@@ -301,6 +301,7 @@ impl Daemon {
             .networks
             .values()
             .filter(|other| other.name != *name && counts(&other.name))
+            .map(|network| &**network)
             .collect();
         check_overlap(name, forwards, &others)
     }

@@ -1,11 +1,13 @@
 //! How a network is shown.
 
+use std::sync::Arc;
+
 use vnet_api::model::{Network, PortView, State};
-use vnet_plan::{Alias, LinkKind, Observed, with_mtu};
+use vnet_plan::{Alias, Link, LinkKind, Observed, with_mtu};
 use vnet_types::{NetworkDefinition, NetworkName};
 
 pub(crate) fn network(
-    definition: &NetworkDefinition,
+    definition: &Arc<NetworkDefinition>,
     state: State,
     observed: &Observed,
     leases: usize,
@@ -23,22 +25,27 @@ pub(crate) fn network(
         ports: ports(&definition.name, observed),
         leases,
         state,
-        definition: definition.clone(),
+        definition: NetworkDefinition::clone(definition),
     }
 }
 
 /// The guests on a network: the taps that say so.
 pub(crate) fn ports(network: &NetworkName, observed: &Observed) -> Vec<PortView> {
-    let port = |(name, link): (&String, &vnet_plan::Link)| {
-        let Ok(Alias::Port { network: on, domain, nic, mac, limits }) =
-            link.alias.as_deref()?.parse()
-        else {
+    let port = |(name, link): (&str, &Link)| {
+        let Some(Alias::Port { network: on, domain, nic, mac, limits }) = &link.alias else {
             return None;
         };
-        let is_port = link.kind == LinkKind::Tun && on == *network;
-        let interface = name.parse().ok()?;
-        let addresses = Vec::new();
-        is_port.then_some(PortView { interface, domain, nic, mac, addresses, limits })
+        if link.kind != LinkKind::Tun || on != network {
+            return None;
+        }
+        Some(PortView {
+            interface: name.parse().ok()?,
+            domain: domain.clone(),
+            nic: *nic,
+            mac: *mac,
+            addresses: Vec::new(),
+            limits: *limits,
+        })
     };
     observed.links.iter().filter_map(port).collect()
 }

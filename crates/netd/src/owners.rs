@@ -42,7 +42,7 @@ impl Shared {
     /// Tells all owners what has changed, when news of it was lost.
     pub(crate) async fn tell_owners(&self) {
         let Ok(observed) = self.daemon.lock().await.observe(Routes::Skip).await else { return };
-        for (name, link) in &observed.links {
+        for (name, link) in observed.links.iter() {
             if let Ok(name) = name.parse() {
                 self.owners.has_mtu(&name, link.mtu);
             }

@@ -1,5 +1,7 @@
 //! The loop: observe, plan, execute, observe again.
 
+use std::sync::Arc;
+
 use vnet_api::model::ErrorBody;
 use vnet_kernel::{Kernel, Routes};
 use vnet_plan::{Desired, Observed, Plan, diff, free_mac, with_mtu};
@@ -10,10 +12,10 @@ use vnet_api::model::ErrorKind;
 
 /// What should be, if these networks should be up, but for where their forwards lead.
 pub(crate) fn desired<'a>(
-    networks: impl Iterator<Item = &'a NetworkDefinition>,
+    networks: impl Iterator<Item = &'a Arc<NetworkDefinition>>,
     observed: &Observed,
 ) -> Desired {
-    let with_mac = |network: &NetworkDefinition| {
+    let with_mac = |network: &Arc<NetworkDefinition>| {
         let mac = free_mac(network, observed);
         (network.name.clone(), (with_mtu(network, observed), mac))
     };
@@ -39,6 +41,12 @@ pub(crate) async fn execute(
     for operation in &plan.operations {
         kernel.execute(operation).await.map_err(|error| failed(&error))?;
     }
+    let observed = kernel.observe(Routes::Skip).await.map_err(|error| failed(&error))?;
+    if self::plan(desired, &observed)?.is_empty() {
+        return Ok(observed);
+    }
+    // What no notice has told may be right for all that.
+    kernel.forget();
     let observed = kernel.observe(Routes::Skip).await.map_err(|error| failed(&error))?;
     let rest = self::plan(desired, &observed)?;
     if rest.is_empty() {

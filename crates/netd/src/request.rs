@@ -169,7 +169,7 @@ pub(crate) fn check_bridge(
             format!("the bridge {bridge} is that of the network {}: give another name", other.name),
         ));
     }
-    if observed.links.contains_key(bridge.as_str()) {
+    if observed.links.get(bridge.as_str()).is_some() {
         return Err(refuse(
             ErrorKind::Conflict,
             format!("there is an interface {bridge} on this host already: give another name"),
@@ -183,7 +183,7 @@ pub(crate) fn check_uplink(
     bridge: &IfName,
     observed: &Observed,
 ) -> Result<(), ErrorBody> {
-    if uplink == bridge || !observed.links.contains_key(uplink.as_str()) {
+    if uplink == bridge || observed.links.get(uplink.as_str()).is_none() {
         return Err(refuse(
             ErrorKind::Conflict,
             format!("there is no interface {uplink} on this host that could be an uplink"),

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vnet_api::paths::Paths;
 use vnet_dns::{RESOLVED_UPLINK, Upstreams};
-use vnet_kernel::{Kernel, Watch};
+use vnet_kernel::Kernel;
 
 use crate::daemon::Shared;
 use crate::instance::{Instance, check_privilege};
@@ -38,7 +38,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let kernel = Kernel::open(paths.ledger())?;
     // Before the first look at the host, so that nothing that happens after it is missed.
-    let watch = Watch::open().context("cannot listen to the kernel's notices")?;
+    let watch = kernel.watch().context("cannot listen to the kernel's notices")?;
     let writer = LeaseWriter::start().context("cannot start the writer of leases")?;
     let upstreams =
         Upstreams::Follow { path: options.resolv_conf, behind_stub: RESOLVED_UPLINK.into() };

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use vnet_api::model::BrokenDefinition;
@@ -51,7 +52,7 @@ pub(crate) enum StoreError {
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
     /// Of networks with a subnet.
-    pub(crate) networks: BTreeMap<NetworkName, NetworkDefinition>,
+    pub(crate) networks: BTreeMap<NetworkName, Arc<NetworkDefinition>>,
     /// Of bridged networks.
     pub(crate) bridged: BTreeMap<NetworkName, BridgedDefinition>,
     /// Files that are none.
@@ -61,7 +62,7 @@ pub(crate) struct Definitions {
 /// One definition of either sort.
 #[derive(Debug, Clone)]
 enum Definition {
-    Network(Box<NetworkDefinition>),
+    Network(Arc<NetworkDefinition>),
     Bridged(BridgedDefinition),
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn read_all(paths: &Paths, cache: &mut Cache) -> Result<Definitions, 
         }
         match found_now {
             Ok(Definition::Network(network)) => {
-                found.networks.insert(network.name.clone(), *network);
+                found.networks.insert(network.name.clone(), network);
             }
             Ok(Definition::Bridged(network)) => {
                 found.bridged.insert(network.name.clone(), network);
@@ -142,7 +143,7 @@ fn read(path: &Path) -> Result<Definition, String> {
     }
     let network = definition::parse(&text)?;
     check_stem(path, &network.name)?;
-    Ok(Definition::Network(Box::new(network)))
+    Ok(Definition::Network(Arc::new(network)))
 }
 
 fn check_stem(path: &Path, name: &NetworkName) -> Result<(), String> {

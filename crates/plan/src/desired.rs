@@ -1,7 +1,8 @@
 //! What should be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use vnet_types::{
     BridgedDefinition, IfName, MacAddr, Mode, NetworkDefinition, NetworkName, link_local,
@@ -21,7 +22,7 @@ pub type Leased6 = BTreeSet<(MacAddr, Ipv6Addr)>;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
     /// Each with the MAC address of its bridge, which no change of ports may alter.
-    pub networks: BTreeMap<NetworkName, (NetworkDefinition, MacAddr)>,
+    pub networks: BTreeMap<NetworkName, (Arc<NetworkDefinition>, MacAddr)>,
     /// Where the guests are that the networks' forwards name.
     pub addresses: BTreeMap<NetworkName, Addresses>,
     /// The running leases of each.
@@ -33,6 +34,11 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// The names of the networks' bridges.
+    pub(crate) fn bridges(&self) -> HashSet<&str> {
+        self.networks.values().map(|(network, _)| network.bridge.as_str()).collect()
+    }
+
     /// Whether the host must forward packets for any of the networks.
     #[must_use]
     pub fn forwards(&self) -> bool {
@@ -78,10 +84,9 @@ impl Desired {
 
     /// What the guard is to know of this link, if it is a port to be guarded.
     fn port(&self, name: &str, link: &Link, observed: &Observed) -> Option<(IfName, Port)> {
-        let Alias::Port { network, mac, .. } = link.alias.as_deref()?.parse().ok()? else {
-            return None;
-        };
-        if let Some(network) = self.bridged.get(&network) {
+        let Some(Alias::Port { network, mac, .. }) = &link.alias else { return None };
+        let mac = *mac;
+        if let Some(network) = self.bridged.get(network) {
             let guarded = link.kind == LinkKind::Tun && network.anti_spoofing;
             let network = network.name.clone();
             let port = || Port { network, mac, addresses: Allowed::Any, ipv6: None };
@@ -93,7 +98,7 @@ impl Desired {
             let bridge = bridge()?;
             self.networks.values().find(|(network, _)| network.bridge.as_str() == bridge)
         };
-        let (network, _) = self.networks.get(&network).or_else(on_bridge)?;
+        let (network, _) = self.networks.get(network).or_else(on_bridge)?;
         if link.kind != LinkKind::Tun || !network.anti_spoofing {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vnet_types::{IfName, MacAddr, Mode, NetworkDefinition, NetworkName, link_local};
 
@@ -65,8 +66,15 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
     forwarding(desired, observed, &mut plan);
     forwarding6::forwarding6(desired, observed, &mut plan);
     shape::add(desired, observed, &mut plan);
+    let mut ports: BTreeMap<&NetworkName, Vec<(&str, &Link)>> = BTreeMap::new();
+    for (name, link) in observed.links.iter().filter(|(_, link)| link.kind == LinkKind::Tun) {
+        if let Some(Alias::Port { network, .. }) = &link.alias {
+            ports.entry(network).or_default().push((name, link));
+        }
+    }
     for (network, _) in desired.networks.values() {
-        bring_up(network, observed, &mut plan);
+        let ports = ports.get(&network.name).map_or(&[][..], Vec::as_slice);
+        bring_up(network, ports, observed, &mut plan);
     }
     forget_bridges(desired, observed, &mut plan);
     Ok(plan)
@@ -77,11 +85,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Result<Plan, Conflict> {
 pub(crate) fn ours(name: &str, link: &Link, observed: &Observed) -> bool {
     let claimed =
         observed.ledger.bridges.get(name).is_some_and(|claim| link.mac == Some(claim.mac));
-    link.kind == LinkKind::Bridge && (claimed || matches!(alias(link), Some(Alias::Bridge(_))))
-}
-
-fn alias(link: &Link) -> Option<Alias> {
-    link.alias.as_deref()?.parse().ok()
+    link.kind == LinkKind::Bridge && (claimed || matches!(link.alias, Some(Alias::Bridge(_))))
 }
 
 /// The networks that something stands in the way of, and what.
@@ -111,14 +115,11 @@ pub fn conflicts(desired: &Desired, observed: &Observed) -> BTreeMap<NetworkName
     conflicts
 }
 
-fn is_desired(bridge: &str, desired: &Desired) -> bool {
-    desired.networks.values().any(|(network, _)| network.bridge.as_str() == bridge)
-}
-
 fn remove_links(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    for (name, link) in &observed.links {
+    let bridges = desired.bridges();
+    for (name, link) in observed.links.iter() {
         if ours(name, link, observed)
-            && !is_desired(name, desired)
+            && !bridges.contains(name)
             && let Ok(name) = name.parse()
         {
             plan.push(Operation::DeleteLink { name });
@@ -126,7 +127,12 @@ fn remove_links(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, plan: &mut Plan) {
+fn build_bridge(
+    network: &Arc<NetworkDefinition>,
+    mac: MacAddr,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
     let bridge = &network.bridge;
     let link = observed.links.get(bridge.as_str());
     // A bridge that is there keeps its address: guests have it in their neighbour tables.
@@ -149,7 +155,7 @@ fn build_bridge(network: &NetworkDefinition, mac: MacAddr, observed: &Observed, 
         plan.push(Operation::CreateBridge { name: bridge.clone(), mac });
     }
     let wanted = Alias::Bridge(network.name.clone());
-    if link.and_then(alias).as_ref() != Some(&wanted) {
+    if link.and_then(|link| link.alias.as_ref()) != Some(&wanted) {
         plan.push(Operation::SetAlias { link: bridge.clone(), alias: wanted });
     }
     // Before the MTU: below 1280 bytes a link has no IPv6 settings at all.
@@ -240,7 +246,12 @@ fn forwarding(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
+fn bring_up(
+    network: &NetworkDefinition,
+    ports: &[(&str, &Link)],
+    observed: &Observed,
+    plan: &mut Plan,
+) {
     let bridge = &network.bridge;
     let link = observed.links.get(bridge.as_str());
     // A host that forwards may still be told to make its new interfaces without.
@@ -251,14 +262,7 @@ fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
         plan.push(Operation::SetUp { link: bridge.clone() });
     }
     // Guests whose bridge was gone for a while come back to it; all have the network's MTU.
-    for (name, port) in &observed.links {
-        let on_this_network = matches!(
-            alias(port),
-            Some(Alias::Port { network: on, .. }) if on == network.name
-        );
-        if !on_this_network || port.kind != LinkKind::Tun {
-            continue;
-        }
+    for (name, port) in ports {
         let Ok(name) = name.parse::<IfName>() else { continue };
         if port.mtu != network.mtu() {
             plan.push(Operation::SetMtu { link: name.clone(), mtu: network.mtu() });
@@ -270,8 +274,9 @@ fn bring_up(network: &NetworkDefinition, observed: &Observed, plan: &mut Plan) {
 }
 
 fn forget_bridges(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let bridges = desired.bridges();
     for bridge in observed.ledger.bridges.keys() {
-        if !is_desired(bridge.as_str(), desired) {
+        if !bridges.contains(bridge.as_str()) {
             plan.push(Operation::Disclaim { bridge: bridge.clone() });
         }
     }

@@ -99,12 +99,10 @@ fn short_name<'a>(name: &'a DnsName, network: &NetworkDefinition) -> &'a str {
 }
 
 fn by_port(name: &str, network: &NetworkDefinition, observed: &Observed) -> Option<MacAddr> {
-    observed.links.values().filter(|link| link.kind == LinkKind::Tun).find_map(|link| {
-        let Ok(Alias::Port { network: on, domain, mac, .. }) = link.alias.as_deref()?.parse()
-        else {
-            return None;
-        };
-        (on == network.name && domain.as_str().eq_ignore_ascii_case(name)).then_some(mac)
+    let ports = observed.links.iter().filter(|(_, link)| link.kind == LinkKind::Tun);
+    ports.map(|(_, link)| &link.alias).find_map(|alias| {
+        let Some(Alias::Port { network: on, domain, mac, .. }) = alias else { return None };
+        (*on == network.name && domain.as_str().eq_ignore_ascii_case(name)).then_some(*mac)
     })
 }
 

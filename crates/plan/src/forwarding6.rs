@@ -59,26 +59,26 @@ pub(crate) fn forwarding6(desired: &Desired, observed: &Observed, plan: &mut Pla
 }
 
 fn raise(observed: &Observed, plan: &mut Plan) {
-    let links = observed.links.iter().filter(|(name, link)| {
+    let links = observed.links.iter().filter(|&(name, link)| {
         link.ipv6.on
             && link.ipv6.accept_ra == WHILE_HOST
-            && *name != "lo"
+            && name != "lo"
             && !ours(name, link, observed)
             && !is_bridge_port(link, observed)
             && would_be_host(name, link, observed)
     });
     for (name, _) in links {
         if !observed.ledger.accept_ra.contains(name) {
-            plan.push(Operation::RememberAcceptRa { link: name.clone() });
+            plan.push(Operation::RememberAcceptRa { link: name.to_owned() });
         }
-        plan.push(Operation::RaiseAcceptRa { link: name.clone() });
+        plan.push(Operation::RaiseAcceptRa { link: name.to_owned() });
     }
 }
 
 /// A bridge takes all that comes to its ports.
 fn is_bridge_port(link: &Link, observed: &Observed) -> bool {
-    let master = link.master.and_then(|index| observed.links.values().find(|l| l.index == index));
-    master.is_some_and(|master| master.kind == LinkKind::Bridge)
+    let master = link.master.and_then(|index| observed.links.at(index));
+    master.is_some_and(|(_, master)| master.kind == LinkKind::Bridge)
 }
 
 /// Whether the link would not forward without us: it does not, or it is only since we turned

@@ -4,6 +4,8 @@
 //! to say so, and many don't. So the bridge, the ports, and what DHCP tells guests follow the
 //! uplink.
 
+use std::sync::Arc;
+
 use vnet_types::{DEFAULT_MTU, MAX_MTU, MIN_MTU, MIN_MTU6, Mode, NetworkDefinition};
 
 use crate::Observed;
@@ -11,18 +13,28 @@ use crate::Observed;
 /// The network with its MTU filled in: the one that is given, or else that of its only uplink, or
 /// of the link by which the host reaches the outside. A network that leads nowhere has no uplink.
 #[must_use]
-pub fn with_mtu(network: &NetworkDefinition, observed: &Observed) -> NetworkDefinition {
-    let mtu = network.mtu.unwrap_or_else(|| of_uplink(network, observed));
-    NetworkDefinition { mtu: Some(mtu), ..network.clone() }
+pub fn with_mtu(network: &Arc<NetworkDefinition>, observed: &Observed) -> Arc<NetworkDefinition> {
+    if network.mtu.is_some() {
+        return network.clone();
+    }
+    let mtu = of_uplink(network, observed);
+    // As a rule it is as it was started, and need not be made anew.
+    let started = observed.ledger.bridges.get(&network.bridge).map(|claim| &claim.network);
+    match started {
+        Some(started) if started.mtu == Some(mtu) && started.is_but_for_mtu(network) => {
+            started.clone()
+        }
+        _ => Arc::new(NetworkDefinition { mtu: Some(mtu), ..NetworkDefinition::clone(network) }),
+    }
 }
 
 fn of_uplink(network: &NetworkDefinition, observed: &Observed) -> u32 {
     let uplink = match (network.mode, &network.uplink) {
         (Mode::Hostonly, _) => None,
         (_, Some(uplink)) => observed.links.get(uplink.as_str()),
-        (_, None) => observed
-            .outlet
-            .and_then(|index| observed.links.values().find(|link| link.index == index)),
+        (_, None) => {
+            observed.outlet.and_then(|index| observed.links.at(index)).map(|(_, link)| link)
+        }
     };
     // RFC 8200 §5: no link with less has IPv6.
     let least = if network.ipv6.is_some() { MIN_MTU6 } else { MIN_MTU };
@@ -32,21 +44,10 @@ fn of_uplink(network: &NetworkDefinition, observed: &Observed) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Link, LinkKind};
+    use crate::Link;
 
     fn link(index: u32, mtu: u32) -> Link {
-        Link {
-            index,
-            kind: LinkKind::Other,
-            mac: None,
-            up: true,
-            mtu,
-            master: None,
-            alias: None,
-            ipv6: crate::Ipv6Settings::default(),
-            forwarding: false,
-            route_localnet: false,
-        }
+        Link { index, up: true, mtu, ..Link::default() }
     }
 
     fn mtu(definition: &str, observed: &Observed) -> u32 {

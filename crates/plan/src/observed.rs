@@ -2,27 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use vnet_types::{MacAddr, NetworkDefinition};
 
-use crate::{FirewallState, Ledger, Shape};
+use crate::links::Addresses;
+use crate::{Alias, FirewallState, Ledger, Links, Shape};
 
 /// The host's network in one network namespace, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// All links by name. A name that the kernel has is not always one that we would choose,
-    /// hence the plain text.
-    pub links: BTreeMap<String, Link>,
+    /// All links.
+    pub links: Links,
     /// All addresses of all links.
-    pub addresses: Vec<Address>,
+    pub addresses: Addresses,
     /// The routes of all tables but `local`, those of IPv4 first.
-    pub routes: Vec<Route>,
+    pub routes: Arc<Vec<Route>>,
     /// The index of the link by which packets leave for the outside; none on a host without a
     /// way there.
     pub outlet: Option<u32>,
     /// What limits links, by their index; looked at where something of ours may.
-    pub shapes: BTreeMap<u32, Shape>,
+    pub shapes: Arc<BTreeMap<u32, Shape>>,
     /// Whether the host has IPv6 at all.
     pub ipv6: bool,
     /// The switches for forwarding, by their paths under `/proc/sys`.
@@ -30,11 +31,11 @@ pub struct Observed {
     /// The state of our nftables table.
     pub firewall: FirewallState,
     /// What we remember to be ours.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
 }
 
 /// One link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
     /// The kernel's number for it.
     pub index: u32,
@@ -48,8 +49,8 @@ pub struct Link {
     pub mtu: u32,
     /// The index of the bridge, bond or VRF that it belongs to.
     pub master: Option<u32>,
-    /// What somebody has written on it; ours are read by [`crate::Alias`].
-    pub alias: Option<String>,
+    /// What we have written on it.
+    pub alias: Option<Alias>,
     /// How it is set for IPv6.
     pub ipv6: Ipv6Settings,
     /// Whether IPv4 packets that come from it are forwarded; looked at for our own links only.
@@ -72,7 +73,7 @@ pub struct Ipv6Settings {
 }
 
 /// The kinds of link that a plan tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LinkKind {
     /// A bridge.
     Bridge,
@@ -81,16 +82,19 @@ pub enum LinkKind {
     /// One through whose queue goes what comes in by another (`ifb`).
     Intake,
     /// Anything else.
+    #[default]
     Other,
 }
 
 /// One address of one link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     /// The index of its link.
     pub link: u32,
     /// The address with its prefix.
     pub net: IpNet,
+    /// Who is at the other end, where there is one.
+    pub peer: Option<IpAddr>,
 }
 
 /// One route.
@@ -106,13 +110,13 @@ impl Observed {
     /// The name of the link with this index.
     #[must_use]
     pub fn link_name(&self, index: u32) -> Option<&str> {
-        self.links.iter().find(|(_, link)| link.index == index).map(|(name, _)| name.as_str())
+        self.links.at(index).map(|(name, _)| name)
     }
 
     /// The network whose bridge this is, as it was when it was started, if the ledger knows it and
     /// it is there.
     #[must_use]
-    pub fn started(&self, bridge: &str) -> Option<&NetworkDefinition> {
+    pub fn started(&self, bridge: &str) -> Option<&Arc<NetworkDefinition>> {
         let claim = self.ledger.bridges.get(bridge)?;
         let link = self.links.get(bridge)?;
         (link.mac == Some(claim.mac)).then_some(&claim.network)
@@ -121,9 +125,7 @@ impl Observed {
     /// Whether the link has exactly this address with this prefix.
     #[must_use]
     pub fn has_address(&self, link: u32, address: IpAddr, prefix: u8) -> bool {
-        self.addresses.iter().any(|found| {
-            found.link == link && found.net.addr() == address && found.net.prefix_len() == prefix
-        })
+        self.addresses.contains(link, address, prefix)
     }
 }
 

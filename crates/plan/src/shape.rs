@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vnet_types::{IfName, Limit, LinkLimits, MacAddr, NetworkDefinition};
 
-use crate::{Alias, Desired, Ledger, Link, LinkKind, Observed, Operation, Plan};
+use crate::{Alias, Desired, Ledger, Link, LinkKind, Links, Observed, Operation, Plan};
 
 /// What the names of intakes begin with; eight digits follow.
 const INTAKE: &str = "vshape";
@@ -102,7 +102,7 @@ fn is_intake(name: &str, link: &Link) -> bool {
 
 /// Whether any link may have a queue of ours, so that they must be looked at.
 #[must_use]
-pub fn may_be_shaped(links: &BTreeMap<String, Link>, ledger: &Ledger) -> bool {
+pub fn may_be_shaped(links: &Links, ledger: &Ledger) -> bool {
     let limited = |network: &NetworkDefinition| !network.limits.is_empty();
     ledger.bridges.values().any(|claim| limited(&claim.network))
         || links.iter().any(|(name, link)| {
@@ -112,9 +112,9 @@ pub fn may_be_shaped(links: &BTreeMap<String, Link>, ledger: &Ledger) -> bool {
 
 /// The limits that a port has by itself.
 fn own_limits(link: &Link) -> Option<LinkLimits> {
-    match link.alias.as_deref()?.parse().ok()? {
-        Alias::Port { limits, .. } => Some(limits),
-        Alias::Bridge(_) => None,
+    match link.alias {
+        Some(Alias::Port { limits, .. }) => Some(limits),
+        Some(Alias::Bridge(_)) | None => None,
     }
 }
 
@@ -123,39 +123,45 @@ fn of_bridge(network: &NetworkDefinition) -> LinkLimits {
     LinkLimits { inbound: network.limits.inbound, outbound: None }
 }
 
-/// The links of the desired networks, with their limits and their MTU.
+/// The links of the desired networks that have limits, with these and their MTU.
 fn wanted(desired: &Desired, observed: &Observed) -> BTreeMap<IfName, (LinkLimits, u32)> {
     let mut all = BTreeMap::new();
     for (network, _) in desired.networks.values() {
-        all.insert(network.bridge.clone(), (of_bridge(network), network.mtu()));
+        let limits = of_bridge(network);
+        if !limits.is_empty() {
+            all.insert(network.bridge.clone(), (limits, network.mtu()));
+        }
     }
-    for (name, link) in &observed.links {
-        let Some(Alias::Port { network, limits, .. }) =
-            link.alias.as_deref().and_then(|alias| alias.parse().ok())
-        else {
-            continue;
-        };
+    for (name, link) in observed.links.iter() {
+        let Some(Alias::Port { network, limits, .. }) = &link.alias else { continue };
         let (LinkKind::Tun, Ok(name)) = (link.kind, name.parse()) else { continue };
         // A bridged network has no limits, and one that is down none at the moment.
-        let (of_network, mtu) = match desired.networks.get(&network) {
+        let (of_network, mtu) = match desired.networks.get(network) {
             Some((network, _)) => (network.limits.port(), network.mtu()),
             None => (LinkLimits::default(), link.mtu),
         };
-        all.insert(name, (limits.stricter(of_network), mtu));
+        let limits = limits.stricter(of_network);
+        if !limits.is_empty() {
+            all.insert(name, (limits, mtu));
+        }
     }
     all
 }
 
 /// Takes away the queues that nobody wants any more.
 pub(crate) fn remove(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    if observed.shapes.is_empty() {
+        return;
+    }
+    let bridges = desired.bridges();
     let wanted = wanted(desired, observed);
-    for (name, link) in &observed.links {
+    for (name, link) in observed.links.iter() {
         let (Some(shape), Ok(name)) =
             (observed.shapes.get(&link.index).copied(), name.parse::<IfName>())
         else {
             continue;
         };
-        let is_bridge = desired.networks.values().any(|(network, _)| network.bridge == name);
+        let is_bridge = bridges.contains(name.as_str());
         let ours = match (own_limits(link), observed.ledger.bridges.get(&name)) {
             // A port is ours with all that is on it.
             (Some(_), _) => LinkLimits { inbound: MOST, outbound: MOST },
@@ -178,7 +184,7 @@ pub(crate) fn remove_intakes(desired: &Desired, observed: &Observed, plan: &mut 
     let wanted = wanted(desired, observed);
     let limited = wanted.iter().filter(|(_, (limits, _))| limits.outbound.is_some());
     let intakes: BTreeSet<IfName> = limited.filter_map(|(name, _)| intake(name.as_str())).collect();
-    for (name, link) in &observed.links {
+    for (name, link) in observed.links.iter() {
         if is_intake(name, link)
             && let Ok(name) = name.parse::<IfName>()
             && !intakes.contains(&name)

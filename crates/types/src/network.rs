@@ -362,6 +362,41 @@ impl Dns {
 }
 
 impl NetworkDefinition {
+    /// Whether the two differ in nothing but their MTU.
+    #[must_use]
+    pub fn is_but_for_mtu(&self, other: &Self) -> bool {
+        // Whoever adds a field is reminded of this place.
+        let Self {
+            name,
+            mode,
+            bridge,
+            subnet,
+            domain,
+            uplink,
+            mtu: _,
+            limits,
+            autostart,
+            anti_spoofing,
+            dhcp,
+            ipv6,
+            dns,
+            forwards,
+        } = self;
+        (name, mode, bridge, subnet, domain, uplink)
+            == (
+                &other.name,
+                &other.mode,
+                &other.bridge,
+                &other.subnet,
+                &other.domain,
+                &other.uplink,
+            )
+            && (limits, autostart, anti_spoofing)
+                == (&other.limits, &other.autostart, &other.anti_spoofing)
+            && (dhcp, ipv6, dns, forwards)
+                == (&other.dhcp, &other.ipv6, &other.dns, &other.forwards)
+    }
+
     /// Checks what no single value can show: that the parts fit each other.
     ///
     /// # Errors

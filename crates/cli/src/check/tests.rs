@@ -29,7 +29,8 @@ fn link(index: u32) -> Link {
 fn good() -> Facts {
     let mut observed = Observed::default();
     observed.links.insert("eth0".into(), link(2));
-    observed.routes.push(Route { destination: "0.0.0.0/0".parse().unwrap(), link: Some(2) });
+    let route = Route { destination: "0.0.0.0/0".parse().unwrap(), link: Some(2) };
+    observed.routes = vec![route].into();
     Facts {
         kvm: Device::Works(Some(12)),
         tun: Device::Works(None),
@@ -158,8 +159,8 @@ fn a_program_on_all_addresses_is_named() {
 #[test]
 fn a_subnet_that_overlaps_is_named() {
     let mut facts = good();
-    let clash = Address { link: 2, net: "192.168.122.7/24".parse().unwrap() };
-    facts.observed.as_mut().unwrap().addresses.push(clash);
+    let clash = Address { link: 2, net: "192.168.122.7/24".parse().unwrap(), peer: None };
+    facts.observed.as_mut().unwrap().addresses.insert(clash);
     let row = complaint(&facts);
     assert!(row.found.contains("192.168.122.0/24 of default"), "{row:?}");
 }

@@ -95,18 +95,8 @@ impl Daemon {
         alias: &Alias,
         mut observed: Observed,
     ) -> Result<(), ErrorBody> {
-        let link = Link {
-            index: 0,
-            kind: LinkKind::Tun,
-            mac: None,
-            up: false,
-            mtu: 0,
-            master: None,
-            alias: Some(alias.to_string()),
-            ipv6: vnet_plan::Ipv6Settings::default(),
-            route_localnet: false,
-            forwarding: false,
-        };
+        let alias = Some(alias.clone());
+        let link = Link { kind: LinkKind::Tun, alias, ..Link::default() };
         observed.links.insert(port.to_string(), link);
         self.firewall_for(&observed).await
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use vnet_api::model::ErrorBody;
 use vnet_kernel::Routes;
 use vnet_plan::{Desired, Observed, Operation, Plan, conflicts};
-use vnet_types::{NetworkDefinition, NetworkName};
+use vnet_types::NetworkName;
 
 use super::{Daemon, Shared};
 use crate::failure::{chain, failed};
@@ -215,10 +215,11 @@ fn is_for_advertisements(step: &Operation) -> bool {
 fn has_other_mtu(plan: &Plan, observed: &Observed) -> bool {
     plan.operations.iter().any(|step| {
         let Operation::Claim { bridge, claim } = step else { return false };
-        observed.ledger.bridges.get(bridge).is_some_and(|before| {
-            let mtu = claim.network.mtu;
-            NetworkDefinition { mtu, ..before.network.clone() } == claim.network
-        })
+        observed
+            .ledger
+            .bridges
+            .get(bridge)
+            .is_some_and(|before| before.network.is_but_for_mtu(&claim.network))
     })
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use vnet_api::model::{ErrorBody, ErrorKind};
 use vnet_kernel::Routes;
@@ -57,7 +58,7 @@ impl Daemon {
 
     /// The networks that are to be up, and that nothing stands in the way of.
     fn acceptable(&mut self, observed: &Observed) -> BTreeSet<NetworkName> {
-        let wanted: Vec<NetworkDefinition> = self
+        let wanted: Vec<Arc<NetworkDefinition>> = self
             .networks
             .values()
             .filter(|network| {

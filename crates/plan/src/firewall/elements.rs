@@ -125,6 +125,7 @@ pub(super) fn of(zones: &BTreeMap<IfName, Zone>) -> BTreeMap<String, NfListObjec
             add_published(published, &mut add);
         }
     }
+    all.extend(zones.values().flat_map(|zone| &zone.published).flat_map(ends));
     all
 }
 
@@ -133,14 +134,11 @@ fn add_published(
     add: &mut impl FnMut(&'static str, String, Expression<'static>),
 ) {
     let Published { listen, to, first } = published;
-    let protocol = || match listen.protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-    };
+    let protocol = || number_of(listen.protocol);
     for (port, target) in listen.ports.iter().zip(*first..) {
-        let (at, any, published) = match to {
-            IpAddr::V4(_) => (AT, ANY, PUBLISHED),
-            IpAddr::V6(_) => (AT6, ANY6, PUBLISHED6),
+        let (at, any) = match to {
+            IpAddr::V4(_) => (AT, ANY),
+            IpAddr::V6(_) => (AT6, ANY6),
         };
         let (maps, key) = match listen.one_address() {
             Some(address) => (at, vec![word(address), protocol(), number(port)]),
@@ -155,9 +153,32 @@ fn add_published(
             let name = format!("{name} {to} {target}");
             add(map, name, Expression::List(vec![key.clone(), value]));
         }
-        let end = vec![word(to), protocol(), number(target)];
-        let name = format!("{to} {} {target}", listen.protocol);
-        add(published, name, Expression::Named(NamedExpression::Concat(end)));
+    }
+}
+
+/// The other ends of a forward: guest's address, protocol and port, each under its key. Several
+/// forwards may have the same.
+pub(super) fn ends(
+    published: &Published,
+) -> impl Iterator<Item = (String, NfListObject<'static>)> + use<'_> {
+    let Published { listen, to, first } = published;
+    let set = if to.is_ipv4() { PUBLISHED } else { PUBLISHED6 };
+    listen.ports.iter().zip(*first..).map(move |(_, target)| {
+        let end = vec![word(to), number_of(listen.protocol), number(target)];
+        let end = Expression::Named(NamedExpression::Concat(end));
+        (format!("{set} {to} {} {target}", listen.protocol), element(set, end))
+    })
+}
+
+/// Whether an element with this key may stand for more than one forward.
+pub(super) fn is_shared(key: &str) -> bool {
+    key.starts_with(PUBLISHED)
+}
+
+fn number_of(protocol: Protocol) -> Expression<'static> {
+    match protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
     }
 }
 

@@ -152,10 +152,8 @@ pub(super) fn elements(
     zones: &BTreeMap<IfName, Zone>,
 ) -> BTreeMap<String, NfListObject<'static>> {
     let mut all = BTreeMap::new();
-    let mut add = |name: &'static str, content: String, elem: Expression<'static>| {
-        let (family, table) = (FAMILY, TABLE.into());
-        let element = Element { family, table, name: name.into(), elem: vec![elem].into() };
-        all.insert(format!("bridge {name} {content}"), NfListObject::Element(element));
+    let mut add = |set: &'static str, content: String, elem: Expression<'static>| {
+        all.extend([keyed(set, &content, elem)]);
     };
     for (name, port) in ports {
         let mut with_port = |set, value: Expression<'static>, content: String| {
@@ -182,29 +180,56 @@ pub(super) fn elements(
         if let Some(made) = port.ipv6.as_ref().and_then(|ipv6| ipv6.prefix) {
             with_port(PREFIXES6, prefix(made.net()), made.to_string());
         }
-        own6(port).for_each(|own| reserve(own, &mut add));
         if port.addresses == Allowed::Any {
             add(LAN_PORTS, name.to_string(), text(name));
         }
         add(PORTS, name.to_string(), text(name));
     }
-    for zone in zones.values().filter_map(|zone| zone.ipv6.as_ref()) {
+    all.extend(reserved(ports, zones));
+    all
+}
+
+/// The elements of [`RESERVED6`] and [`ND_RESERVED`]. Several ports and networks may have the same.
+pub(super) fn reserved(
+    ports: &BTreeMap<IfName, Port>,
+    zones: &BTreeMap<IfName, Zone>,
+) -> BTreeMap<String, NfListObject<'static>> {
+    let of_zones = zones.values().filter_map(|zone| zone.ipv6.as_ref()).flat_map(|zone| {
         // The first address of a prefix is every router's (RFC 4291 §2.6.1).
         let hosts = [zone.link_local, zone.prefix.gateway(), zone.prefix.net().network()];
-        zone.reserved.iter().copied().chain(hosts).for_each(|address| reserve(address, &mut add));
-    }
-    all
+        zone.reserved.iter().copied().chain(hosts)
+    });
+    let all = ports.values().flat_map(own6).chain(of_zones).flat_map(|address| {
+        let target = low_bits(address);
+        [
+            keyed(RESERVED6, &address.to_string(), text(address)),
+            keyed(ND_RESERVED, &target.to_string(), Expression::Number(target)),
+        ]
+    });
+    all.collect()
+}
+
+/// Whether an element with this key may stand for more than one port or network.
+pub(super) fn is_shared(key: &str) -> bool {
+    [RESERVED6, ND_RESERVED].iter().any(|set| {
+        key.strip_prefix("bridge ").is_some_and(|key| key.split(' ').next() == Some(*set))
+    })
+}
+
+/// An element under the key that stands for its set and its content.
+fn keyed(
+    set: &'static str,
+    content: &str,
+    elem: Expression<'static>,
+) -> (String, NfListObject<'static>) {
+    let (family, table) = (FAMILY, TABLE.into());
+    let element = Element { family, table, name: set.into(), elem: vec![elem].into() };
+    (format!("bridge {set} {content}"), NfListObject::Element(element))
 }
 
 fn own6(port: &Port) -> impl Iterator<Item = Ipv6Addr> {
     let given = port.ipv6.iter().flat_map(|ipv6| &ipv6.own).copied();
     given.chain([link_local(port.mac)])
-}
-
-fn reserve(address: Ipv6Addr, add: &mut impl FnMut(&'static str, String, Expression<'static>)) {
-    let target = low_bits(address);
-    add(RESERVED6, address.to_string(), text(address));
-    add(ND_RESERVED, target.to_string(), Expression::Number(target));
 }
 
 /// As the kernel has them when it has copied them from a packet into a mark: in the host's order.

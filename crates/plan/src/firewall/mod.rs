@@ -12,11 +12,10 @@ mod guard;
 mod limit;
 mod protocol;
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use nftables::schema::{NfCmd, NfListObject, Table};
 use nftables::types::NfFamily;
@@ -47,6 +46,20 @@ pub struct Zone {
     pub limit: Option<Limit>,
 }
 
+impl Zone {
+    /// The same network without its forwards.
+    fn bare(&self) -> Self {
+        Self {
+            mode: self.mode,
+            subnet: self.subnet,
+            ipv6: self.ipv6.clone(),
+            uplink: self.uplink.clone(),
+            published: Vec::new(),
+            limit: self.limit,
+        }
+    }
+}
+
 /// What a network's IPv6 is to the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone6 {
@@ -59,7 +72,7 @@ pub struct Zone6 {
 }
 
 /// A forward whose guest has an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Published {
     /// Where the host listens.
     pub listen: Listen,
@@ -70,13 +83,13 @@ pub struct Published {
     pub first: u16,
 }
 
-/// What our tables are to hold.
+/// What our tables are to hold. A copy shares it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Firewall {
     /// The networks by bridge.
-    zones: BTreeMap<IfName, Zone>,
+    zones: Arc<BTreeMap<IfName, Zone>>,
     /// The ports that are guarded.
-    ports: BTreeMap<IfName, Port>,
+    ports: Arc<BTreeMap<IfName, Port>>,
 }
 
 /// What is known of our tables in the kernel.
@@ -96,7 +109,7 @@ impl Firewall {
     /// The same networks with these guarded ports.
     #[must_use]
     pub fn with_ports(self, ports: BTreeMap<IfName, Port>) -> Self {
-        Self { ports, ..self }
+        Self { ports: Arc::new(ports), ..self }
     }
 
     /// The ports that are guarded.
@@ -110,7 +123,7 @@ impl Firewall {
         mut self,
         allowed: impl Fn(&Port) -> Option<(Allowed, Option<Allowed6>)>,
     ) -> Self {
-        for port in self.ports.values_mut() {
+        for port in Arc::make_mut(&mut self.ports).values_mut() {
             if let Some((addresses, ipv6)) = allowed(port) {
                 (port.addresses, port.ipv6) = (addresses, ipv6);
             }
@@ -154,13 +167,43 @@ impl Firewall {
     /// The transaction that turns tables which hold `self` into ones that hold `to`.
     #[must_use]
     pub fn update(&self, to: &Self) -> Transaction {
-        let (before, after) = (self.elements(), to.elements());
-        let gone = before.iter().filter(|(key, _)| !after.contains_key(*key));
+        // What is the same on both sides is not looked at, however much it is.
+        let (before, after) = (self.unlike(to).elements(), to.unlike(self).elements());
+        let mut gone: Vec<_> = before.iter().filter(|(key, _)| !after.contains_key(*key)).collect();
+        if gone.iter().any(|(key, _)| is_shared(key)) {
+            let stays = to.shared_keys();
+            gone.retain(|(key, _)| !stays.contains(*key));
+        }
         let new = after.iter().filter(|(key, _)| !before.contains_key(*key));
         // What others refer to is there before them, and goes after.
-        let delete = gone.rev().map(|(_, element)| NfCmd::Delete(element.clone()));
+        let delete = gone.iter().rev().map(|(_, element)| NfCmd::Delete((*element).clone()));
         let add = new.map(|(_, element)| NfCmd::Add(element.clone()));
         Transaction::new(delete.chain(add))
+    }
+
+    /// Those networks, forwards and ports that are other ones in `other`, or none.
+    fn unlike(&self, other: &Self) -> Self {
+        let zone = |(bridge, zone): (&IfName, &Zone)| {
+            let Some(its) = other.zones.get(bridge) else {
+                return Some((bridge.clone(), zone.clone()));
+            };
+            if zone == its {
+                return None;
+            }
+            let same: HashSet<&Published> = its.published.iter().collect();
+            let published = zone.published.iter().filter(|one| !same.contains(one)).cloned();
+            Some((bridge.clone(), Zone { published: published.collect(), ..zone.bare() }))
+        };
+        let ports = self.ports.iter().filter(|&(name, port)| other.ports.get(name) != Some(port));
+        let ports = ports.map(|(name, port)| (name.clone(), port.clone())).collect();
+        self.zones.iter().filter_map(zone).collect::<Self>().with_ports(ports)
+    }
+
+    /// The keys of those elements that more than one network, port or forward may stand for.
+    fn shared_keys(&self) -> HashSet<String> {
+        let published = self.zones.values().flat_map(|zone| &zone.published);
+        let ends = published.flat_map(elements::ends).map(|(key, _)| key);
+        ends.chain(guard::reserved(&self.ports, &self.zones).into_keys()).collect()
     }
 
     /// The transaction that removes the tables.
@@ -180,6 +223,11 @@ impl Firewall {
     pub fn list() -> [Transaction; 2] {
         tables().map(|table| Transaction::new([NfCmd::List(table)]))
     }
+}
+
+/// Whether an element with this key may stand for more than one network, port or forward.
+fn is_shared(key: &str) -> bool {
+    elements::is_shared(key) || guard::is_shared(key)
 }
 
 /// Removes the tables, whether there are both or one or none: to add one that is there is nothing.
@@ -247,7 +295,7 @@ fn declare_verdicts(mut command: Value) -> Value {
 
 impl FromIterator<(IfName, Zone)> for Firewall {
     fn from_iter<I: IntoIterator<Item = (IfName, Zone)>>(zones: I) -> Self {
-        Self { zones: zones.into_iter().collect(), ports: BTreeMap::new() }
+        Self { zones: Arc::new(zones.into_iter().collect()), ports: Arc::default() }
     }
 }
 
@@ -265,7 +313,7 @@ impl fmt::Display for Firewall {
                 several => write!(f, ", {several} forwards)")?,
             }
         }
-        for (name, port) in &self.ports {
+        for (name, port) in self.ports.iter() {
             write!(f, ", {name} ({port})")?;
         }
         Ok(())
@@ -332,8 +380,55 @@ mod tests {
         let mut firewall = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
         let (listen, to) = (listen.parse().unwrap(), IpAddr::from(to));
         let published = Published { listen, to, first };
-        firewall.zones.values_mut().for_each(|zone| zone.published.push(published.clone()));
+        Arc::make_mut(&mut firewall.zones)
+            .values_mut()
+            .for_each(|zone| zone.published.push(published.clone()));
         firewall
+    }
+
+    #[test]
+    fn what_others_need_too_stays() {
+        let with6 = |zones: &[(&str, &str)]| -> Firewall {
+            let zone = |(bridge, prefix): &(&str, &str)| {
+                let ipv6 = Zone6 {
+                    prefix: prefix.parse().unwrap(),
+                    link_local: "fe80::1:2".parse().unwrap(),
+                    reserved: BTreeSet::new(),
+                };
+                let (mode, subnet) = (Mode::Nat, "10.0.0.0/24".parse().unwrap());
+                let (uplink, published, limit) = (None, vec![], None);
+                let ipv6 = Some(ipv6);
+                (bridge.parse().unwrap(), Zone { mode, subnet, ipv6, uplink, published, limit })
+            };
+            zones.iter().map(zone).collect()
+        };
+        let two = with6(&[("virbr0", "fd00:1::/64"), ("virbr1", "fd00:2::/64")]);
+        let one = with6(&[("virbr0", "fd00:1::/64")]);
+        let text = commands(&two.update(&one));
+        // Its own addresses go; the ends of them that the other network has as well do not.
+        assert!(text.contains("fd00:2::1") && text.contains("\"delete\""), "{text}");
+        assert!(!text.contains("nd_reserved") && !text.contains("fd00:1"), "{text}");
+        let text = commands(&one.update(&Firewall::default()));
+        assert_eq!(text.matches("nd_reserved").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn two_forwards_may_lead_to_one_end() {
+        let listening = |ports: &[&str]| {
+            let mut firewall = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
+            let to = IpAddr::from([192, 168, 122, 9]);
+            let published = ports.iter().map(|port| {
+                let listen = port.parse().unwrap();
+                Published { listen, to, first: 80 }
+            });
+            for zone in Arc::make_mut(&mut firewall.zones).values_mut() {
+                zone.published = published.clone().collect();
+            }
+            firewall
+        };
+        let text = commands(&listening(&["8080", "8081"]).update(&listening(&["8081"])));
+        assert!(text.contains("8080") && !text.contains("8081"), "{text}");
+        assert!(!text.contains("\"published\""), "{text}");
     }
 
     #[test]
@@ -375,7 +470,7 @@ mod tests {
     fn ipv6_is_a_few_elements_more_and_no_rule() {
         let four = firewall(&[("virbr0", Mode::Nat, "192.168.122.0/24")]);
         let mut six = four.clone();
-        for zone in six.zones.values_mut() {
+        for zone in Arc::make_mut(&mut six.zones).values_mut() {
             zone.ipv6 = Some(Zone6 {
                 prefix: "fd00:6::/64".parse().unwrap(),
                 link_local: "fe80::1:2".parse().unwrap(),

@@ -128,10 +128,10 @@ fn ports(
     observed: &Observed,
 ) -> Vec<Operation> {
     let mut operations = Vec::new();
-    for (name, port) in &observed.links {
-        let alias = port.alias.as_deref().and_then(|alias| alias.parse().ok());
+    for (name, port) in observed.links.iter() {
+        let alias = &port.alias;
         let on_this_network =
-            matches!(alias, Some(Alias::Port { network: on, .. }) if on == network.name);
+            matches!(alias, Some(Alias::Port { network: on, .. }) if *on == network.name);
         let Ok(name) = name.parse::<IfName>() else { continue };
         if !on_this_network || port.kind != LinkKind::Tun {
             continue;

@@ -2,15 +2,13 @@
 //! are hooked in, without a look at their rules, which costs a listing of everything.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use super::{HEADERS, NETLINK_HEADER, Nfnetlink, SUBSYSTEM};
+use crate::attributes::attributes;
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN` (linux/netfilter/nfnetlink.h, nf_tables.h).
-const GET_CHAIN: u16 = (10 << 8) | 4;
-const NEW_CHAIN: u16 = (10 << 8) | 3;
+/// `NFT_MSG_GETCHAIN`, `NFT_MSG_NEWCHAIN` (linux/netfilter/nf_tables.h).
+const GET: u16 = 4;
+const NEW: u16 = 3;
 const TABLE: u16 = 1;
 const HOOK: u16 = 4;
 const TYPE: u16 = 7;
@@ -21,9 +19,6 @@ const DECIDING: [u32; 2] = [1, 2];
 /// `NFPROTO_INET`, `NFPROTO_IPV4` and `NFPROTO_IPV6`.
 const INET: u8 = 1;
 const FAMILIES: [u8; 3] = [INET, 2, 10];
-const NETLINK_HEADER: usize = 16;
-/// `nlmsghdr` and `nfgenmsg`.
-const HEADERS: usize = NETLINK_HEADER + 4;
 /// As much as the kernel puts into one datagram of a dump.
 const DATAGRAM: usize = 32 << 10;
 
@@ -40,36 +35,28 @@ enum Says {
     Broken,
 }
 
-/// Whether a filter of somebody else is hooked in where packets reach or pass the host; `ours` is
-/// the name of our table in the family `inet`.
-///
-/// # Errors
-/// The kernel does not answer, or with an error.
-pub(crate) fn is_any_foreign(ours: &str) -> io::Result<bool> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkNetFilter,
-    )?;
-    let mut request = Vec::with_capacity(HEADERS);
-    request.extend((HEADERS as u32).to_ne_bytes());
-    request.extend(GET_CHAIN.to_ne_bytes());
-    request.extend(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
-    request.extend([0; HEADERS - 8]);
-    sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut buffer = vec![0; DATAGRAM];
-    let mut found = false;
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while let Some((message, after)) = split(rest) {
-            rest = after;
-            match says(message, ours) {
-                Says::Foreign => found = true,
-                Says::Nothing => {}
-                Says::Done => return Ok(found),
-                Says::Broken => return Err(io::Error::other("the dump of chains is broken off")),
+impl Nfnetlink {
+    /// Whether a filter of somebody else is hooked in where packets reach or pass the host; `ours`
+    /// is the name of our table in the family `inet`.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or with an error.
+    pub(crate) fn has_foreign_filter(&self, ours: &str) -> io::Result<bool> {
+        self.ask(GET, libc::NLM_F_DUMP)?;
+        let mut buffer = vec![0; DATAGRAM];
+        let mut found = false;
+        loop {
+            let mut rest = self.receive(&mut buffer)?;
+            while let Some((message, after)) = split(rest) {
+                rest = after;
+                match says(message, ours) {
+                    Says::Foreign => found = true,
+                    Says::Nothing => {}
+                    Says::Done => return Ok(found),
+                    Says::Broken => {
+                        return Err(io::Error::other("the dump of chains is broken off"));
+                    }
+                }
             }
         }
     }
@@ -92,7 +79,7 @@ fn says(message: &[u8], ours: &str) -> Says {
         return Says::Done;
     }
     let family = message.get(NETLINK_HEADER).copied().unwrap_or_default();
-    if kind != NEW_CHAIN || !FAMILIES.contains(&family) {
+    if kind != SUBSYSTEM | NEW || !FAMILIES.contains(&family) {
         return Says::Nothing;
     }
     let (mut is_ours, mut is_filter, mut decides) = (false, false, false);
@@ -112,26 +99,13 @@ fn says(message: &[u8], ours: &str) -> Says {
     if !is_ours && is_filter && decides { Says::Foreign } else { Says::Nothing }
 }
 
-/// Netlink attributes, with their flags taken off the kind; what is malformed ends them.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = (value.len() as u16 + 4).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let mut bytes = Vec::new();
+        crate::attributes::append(&mut bytes, kind, value);
         bytes
     }
 
@@ -141,7 +115,7 @@ mod tests {
         body.extend(attribute(HOOK | 0x8000, &attribute(HOOK_NUMBER, &hook.to_be_bytes())));
         body.extend(attribute(TYPE, kind));
         let mut message = ((NETLINK_HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-        message.extend(NEW_CHAIN.to_ne_bytes());
+        message.extend((SUBSYSTEM | NEW).to_ne_bytes());
         message.extend([0; 10]);
         message.extend(body);
         message
