@@ -54,11 +54,11 @@ pub(crate) fn follow(daemon: Weak<Shared>) -> io::Result<()> {
                 Err(_) => {}
                 Ok(Ok(news)) => {
                     let Some(daemon) = daemon.upgrade() else { return };
-                    news.mtus.iter().for_each(|(link, mtu)| daemon.owners.has_mtu(link, *mtu));
                     if news.gone || news.lost {
                         daemon.sweep_ports().await;
                     }
-                    if news.lost {
+                    let is_news = |(link, mtu): &(_, _)| daemon.owners.is_news(link, *mtu);
+                    if news.lost || news.mtus.iter().any(is_news) {
                         daemon.tell_owners().await;
                     }
                 }

@@ -28,8 +28,14 @@ impl Owners {
         receiver
     }
 
+    /// Whether the owner of `link`, if it has one, knows another MTU.
+    pub(crate) fn is_news(&self, link: &IfName, mtu: u32) -> bool {
+        let mtus = self.mtus.lock().unwrap_or_else(PoisonError::into_inner);
+        mtus.get(link).is_some_and(|sender| u32::from(*sender.borrow()) != mtu)
+    }
+
     /// A link has this MTU; its owner is told if it is a port, and had another.
-    pub(crate) fn has_mtu(&self, link: &IfName, mtu: u32) {
+    fn has_mtu(&self, link: &IfName, mtu: u32) {
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         let mtus = self.mtus.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = mtus.get(link) {
@@ -39,7 +45,8 @@ impl Owners {
 }
 
 impl Shared {
-    /// Tells all owners what has changed, when news of it was lost.
+    /// Tells all owners what has changed. News of a link may be older than what its owner knows, so
+    /// it is only the reason to look.
     pub(crate) async fn tell_owners(&self) {
         let Ok(observed) = self.daemon.lock().await.observe(Routes::Skip).await else { return };
         for (name, link) in observed.links.iter() {
