@@ -126,7 +126,12 @@ impl Replier {
         options: Option<&DhcpOptions>,
         reply: &Reply<'_>,
     ) -> EncodeResult<&[u8]> {
-        let limit = to.max_size.unwrap_or(MIN_LIMIT).clamp(MIN_LIMIT, self.mtu.max(MIN_LIMIT));
+        // RFC 3046 §2.2: the relay takes its option off again before the client gets the rest.
+        let relayed =
+            to.relay_info.as_ref().map_or(0, |info| u16::try_from(info.len() + 2).unwrap_or(0));
+        let link = self.mtu.max(MIN_LIMIT);
+        let limit = to.max_size.unwrap_or(MIN_LIMIT).clamp(MIN_LIMIT, link);
+        let limit = limit.saturating_add(relayed).min(link);
         let mut payload = std::mem::take(&mut self.payload);
         payload.clear();
         let mut writer = Writer {

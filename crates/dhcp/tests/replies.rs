@@ -222,6 +222,9 @@ fn the_longest_things_that_must_be_given_back_fit() {
     let reply = answer.reply();
     assert_eq!(reply.bytes(82).unwrap(), info);
     assert_eq!(reply.bytes(61).unwrap(), [9; 255]);
+    // RFC 3046 §2.2: the relay takes its option off again, and the client gets what it takes.
+    assert!(reply.payload.len() + 28 - (info.len() + 2) <= 576, "{}", reply.payload.len());
+    assert!(reply.bytes(1).is_some(), "the options that are asked for have their room");
     assert_eq!(reply.message.opts().msg_type(), Some(MessageType::Offer));
 }
 
