@@ -17,6 +17,7 @@ mod dhcp_definition;
 mod dhcp_life;
 mod dhcp_networkd;
 mod dhcp_timers;
+mod dns;
 mod edit;
 mod enslave;
 mod firewalls;

@@ -1,5 +1,5 @@
-//! What systemd-resolved has for the uplink goes with it, and comes back: a real one, with its own
-//! bus, in the host's namespace.
+//! What systemd-resolved has for the uplink goes with it, and comes back, and names of guests are
+//! asked at their network: a real one, with its own bus, in the host's namespace.
 
 use std::time::Duration;
 
@@ -184,6 +184,50 @@ fn netd_killed_at_every_step_leaves_servers_where_the_addresses_are() {
     let enslave = || resolving.enslave(None, Run::Real);
     assert!(dies_at_every_step(&|| (), &enslave) > 9);
     assert!(dies_at_every_step(&|| drop(enslave().unwrap()), &|| resolving.release()) > 6);
+}
+
+#[test]
+fn the_host_resolves_guests_through_resolved_and_asks_their_network_nothing_else() {
+    let resolving = Resolving::new();
+    let netd = resolving.netd(&[]).unwrap();
+    netd.vnet_ok(["create", "nat", "default"]);
+    netd.vnet_ok([
+        "reserve",
+        "default",
+        "--mac",
+        "52:54:00:00:00:10",
+        "--ip",
+        "192.168.122.9",
+        "--name",
+        "web",
+    ]);
+    // resolved uses no link without a carrier; a bridge has one from its first guest on.
+    let _guest = resolving.host.lan.guest_on("virbr0");
+    // netd does not wait for resolved, and resolved takes its time to hear of a new link.
+    let query = |name: &str| {
+        resolving.files.try_run(resolving.host.ns(), &format!("resolvectl query {name}"))
+    };
+    let eventually = |name: &str| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match query(name) {
+                Ok(answer) => return answer,
+                Err(reason) => assert!(std::time::Instant::now() < deadline, "{name}: {reason}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let answer = eventually("web.default.vnet");
+    assert!(answer.contains("192.168.122.9") && answer.contains("link: virbr0"), "{answer}");
+    let virbr0 = resolving.settings("virbr0");
+    assert_eq!(virbr0[1..3], ["domain: ~default.vnet", "default-route: no"]);
+    // Other names go the host's own way.
+    resolving.resolvectl("domain eth0 ~.");
+    assert!(resolving.resolvectl(&format!("query {}", Lan::SERVER_NAME)).contains("link: eth0"));
+    let path = resolving.host.paths().network(&network("default"));
+    let text = std::fs::read_to_string(path).unwrap().replace("default.vnet", "lab.vnet");
+    wait(resolving.host.client().edit(&network("default"), text, Run::Real)).unwrap();
+    assert!(eventually("web.lab.vnet").contains("192.168.122.9"));
 }
 
 #[test]

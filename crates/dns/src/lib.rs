@@ -11,9 +11,10 @@
 //! new one to [`DnsServer::set_zone`] when they change; it is swapped in atomically, and queries
 //! never wait for it.
 //!
-//! Standards: RFC 1034, 1035, 2181, 2308 (negative answers), 3225, 4343 (case), 5452 (forgery),
-//! 6303 and 6761 (names that never leave), 6891 (EDNS), 7766 (TCP), 8020 (NXDOMAIN), 8482 (ANY),
-//! 8906 (no response is an error), 9619 (one question).
+//! Standards: RFC 1034, 1035, 2181, 2308 (negative answers), 2782, 3225, 4343 (case), 5452
+//! (forgery), 6303, 6761, 6762, 7686, 8375 and 9476 (names that never leave), 6891 (EDNS), 7766
+//! (TCP), 7858 and 8310 (TLS), 8020 (NXDOMAIN), 8482 (ANY), 8767 (stale answers), 8906 (no response
+//! is an error), 8914 (extended errors), 9619 (one question).
 
 mod cache;
 mod counters;
@@ -25,7 +26,7 @@ mod upstream;
 mod wire;
 pub mod zone;
 
-pub use counters::Counters;
+pub use counters::{Counters, LATENCY_BOUNDS, QUERY_TYPES, RESPONSE_CODES};
 pub use handler::Forwarding;
 pub use server::{Config, DnsServer, Limits, ServerError};
-pub use upstream::{RESOLVED_UPLINK, Timing, Upstreams};
+pub use upstream::{HostServers, RESOLVED_UPLINK, Rules, Timing, Trust, Upstreams};

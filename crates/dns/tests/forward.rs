@@ -10,7 +10,11 @@ use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::{NULL, SOA, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
 use tokio::net::UdpSocket;
-use vnet_dns::Upstreams;
+use vnet_dns::{HostServers, Rules, Upstreams};
+
+fn rules(servers: &[std::net::SocketAddr]) -> Rules {
+    config(servers).rules
+}
 
 fn address(reply: &Message) -> String {
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
@@ -269,7 +273,7 @@ async fn too_many_in_flight_are_servfail_at_once_and_others_go_on() {
 async fn it_never_asks_itself() {
     let good = Upstream::good().await;
     let server = serve(config(&[]));
-    server.set_upstreams(Upstreams::List(vec![server.addr(), good.addr]));
+    server.set_rules(rules(&[server.addr(), good.addr]));
     assert_eq!(server.upstreams(), [good.addr]);
     assert_eq!(address(&ask(&server, "a.example.com.").await), "192.0.2.1");
 }
@@ -279,7 +283,7 @@ async fn other_upstreams_answer_anew() {
     let (one, two) = (Upstream::good().await, Upstream::good().await);
     let server = serve(config(&[one.addr]));
     ask(&server, "a.example.com.").await;
-    server.set_upstreams(Upstreams::List(vec![two.addr]));
+    server.set_rules(rules(&[two.addr]));
     ask(&server, "a.example.com.").await;
     assert_eq!((one.asked(), two.asked()), (1, 1));
 }
@@ -290,7 +294,7 @@ async fn a_followed_file_is_read_at_the_start() {
     let path = dir.path().join("resolv.conf");
     fs::write(&path, "nameserver 192.0.2.1\nnameserver 127.0.0.7\n").unwrap();
     let mut config = config(&[]);
-    config.upstreams = Upstreams::Follow { path, behind_stub: dir.path().join("none").clone() };
+    config.rules = Rules::new(Upstreams::Host(HostServers::new(path, dir.path().join("none"))));
     let server = serve(config);
     assert_eq!(server.upstreams().len(), 2);
 }
@@ -303,4 +307,162 @@ async fn without_recursion_desired_nobody_is_asked() {
     asked.metadata.recursion_desired = false;
     assert_eq!(udp(&server, &asked).await.metadata.response_code, ResponseCode::Refused);
     assert_eq!(good.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_well_again_has_its_place_again_and_nobody_waits_for_it_meanwhile() {
+    let well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let first = Upstream::start({
+        let well = well.clone();
+        move |query, _| {
+            let well = well.load(std::sync::atomic::Ordering::SeqCst);
+            if well { vec![answer(query)] } else { vec![] }
+        }
+    })
+    .await;
+    let second = Upstream::good().await;
+    let mut config = config(&[first.addr, second.addr]);
+    config.timing.stagger = Duration::from_secs(1);
+    config.timing.deadline = Duration::from_secs(20);
+    config.timing.backoff = Duration::from_millis(1);
+    let server = serve(config);
+    ask(&server, "first.example.com.").await;
+    // It is looked at again with each query, and still nobody waits for the second to be asked.
+    let start = Instant::now();
+    for number in 0..20 {
+        ask(&server, &format!("dead{number}.example.com.")).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(first.asked() > 1, "it is looked at");
+    well.store(true, std::sync::atomic::Ordering::SeqCst);
+    let start = Instant::now();
+    for number in 0.. {
+        let asked = second.asked();
+        ask(&server, &format!("well{number}.example.com.")).await;
+        if second.asked() == asked {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it is never asked first again");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn names_of_a_split_domain_go_to_its_servers_and_no_others() {
+    let (public, corp, deep) =
+        (Upstream::good().await, Upstream::good().await, Upstream::good().await);
+    let mut config = config(&[public.addr]);
+    for (domain, server) in [("corp.example", &corp), ("deep.corp.example", &deep)] {
+        let server = server.addr.to_string().parse().unwrap();
+        config.rules.split.insert(domain.parse().unwrap(), vec![server]);
+    }
+    let server = serve(config);
+    for text in ["a.corp.example.", "CORP.example.", "x.deep.corp.example.", "notcorp.example."] {
+        assert_eq!(address(&ask(&server, text).await), "192.0.2.1");
+    }
+    assert_eq!((public.asked(), corp.asked(), deep.asked()), (1, 2, 1));
+}
+
+#[tokio::test]
+async fn private_addresses_of_public_names_are_refused_where_that_is_wanted() {
+    let upstream = Upstream::start(|query, _| {
+        let mut reply = reply_to(query, ResponseCode::NoError);
+        let data = RData::A(hickory_proto::rr::rdata::A([192, 168, 1, 1].into()));
+        reply.add_answer(Record::from_rdata(query.queries[0].name.clone(), 300, data));
+        vec![reply.to_vec().unwrap()]
+    })
+    .await;
+    let mut config = config(&[upstream.addr]);
+    config.rules.rebind_protection = true;
+    config.rules.rebind_allowed = vec!["home.example".parse().unwrap()];
+    let server = serve(config.clone());
+    for _ in 0..2 {
+        let reply = ask(&server, "evil.example.com.").await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
+        assert!(reply.answers.is_empty());
+    }
+    assert_eq!(address(&ask(&server, "nas.home.example.").await), "192.168.1.1");
+    assert_eq!(server.counters().blocked, 2);
+    config.rules.rebind_protection = false;
+    server.set_rules(config.rules);
+    assert_eq!(address(&ask(&server, "evil.example.com.").await), "192.168.1.1");
+}
+
+#[tokio::test]
+async fn an_answer_that_has_expired_is_given_when_nobody_answers() {
+    let dead = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let upstream = Upstream::start({
+        let dead = dead.clone();
+        move |query, _| {
+            if dead.load(std::sync::atomic::Ordering::SeqCst) {
+                return vec![];
+            }
+            let mut reply = Message::from_vec(&answer(query)).unwrap();
+            reply.answers[0].ttl = 1;
+            vec![reply.to_vec().unwrap()]
+        }
+    })
+    .await;
+    let server = serve(config(&[upstream.addr]));
+    ask(&server, "a.example.com.").await;
+    dead.store(true, std::sync::atomic::Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let reply = ask(&server, "a.example.com.").await;
+    assert_eq!((address(&reply).as_str(), reply.answers[0].ttl), ("192.0.2.1", 30));
+    assert_eq!(server.counters().stale, 1);
+    // The asking goes on after the answer; when it has failed, the next answer comes at once.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let start = Instant::now();
+        ask(&server, "a.example.com.").await;
+        if start.elapsed() < Duration::from_millis(250) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "each query waits");
+    }
+    let reply = ask(&server, "b.example.com.").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_trickles_in_over_tcp_stalls_nobody() {
+    let slow = Upstream::start(|query, tcp| {
+        let mut reply = reply_to(query, ResponseCode::NoError);
+        reply.metadata.truncation = !tcp;
+        // Over TCP, the length says more than ever comes.
+        let bytes = reply.to_vec().unwrap();
+        vec![if tcp { bytes[..bytes.len() / 2].to_vec() } else { bytes }]
+    })
+    .await;
+    let good = Upstream::good().await;
+    let server = serve(config(&[slow.addr, good.addr]));
+    assert_eq!(address(&ask(&server, "a.example.com.").await), "192.0.2.1");
+    assert_eq!(ask(&server, "web.default.vnet.").await.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn signatures_pass_to_those_who_ask_for_them() {
+    let upstream = Upstream::start(|query, _| {
+        let mut reply = Message::from_vec(&answer(query)).unwrap();
+        let rdata = NULL::with(vec![0, 1, 13, 2, 0, 0, 1, 44, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 0, 1]);
+        let data = RData::Unknown { code: RecordType::Unknown(46), rdata };
+        reply.add_answer(Record::from_rdata(query.queries[0].name.clone(), 300, data));
+        reply.metadata.authentic_data = true;
+        vec![reply.to_vec().unwrap()]
+    })
+    .await;
+    let server = serve(config(&[upstream.addr]));
+    let mut asked = query("www.example.com.", RecordType::A);
+    let mut edns = Edns::new();
+    edns.set_dnssec_ok(true).set_max_payload(4000);
+    asked.set_edns(edns);
+    asked.metadata.checking_disabled = true;
+    for _ in 0..2 {
+        let bytes = udp_bytes(&server, &asked.to_vec().unwrap()).await;
+        assert_eq!(bytes[3] & 0x30, 0x30, "AD and CD");
+        assert_eq!(bytes[7], 2, "the address and its signature");
+        assert!(bytes.windows(20).any(|window| window.ends_with(&[8, 9, 9, 0, 1])));
+    }
+    assert!(upstream.seen()[0].0.metadata.checking_disabled);
+    assert_eq!(upstream.asked(), 1);
 }

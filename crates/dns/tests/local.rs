@@ -185,6 +185,101 @@ async fn a_thousand_idle_connections_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn an_alias_is_answered_with_what_it_leads_to() {
+    let mut builder = vnet_dns::zone::Zone::builder(
+        "default.vnet".parse().unwrap(),
+        "192.168.122.0/24".parse().unwrap(),
+    );
+    builder.insert(&"web".parse().unwrap(), "192.168.122.9".parse().unwrap()).unwrap();
+    builder.insert(&"web".parse().unwrap(), "192.168.122.10".parse().unwrap()).unwrap();
+    let mut cname = |name: &str, target: &str| {
+        builder.cname(&name.parse().unwrap(), &target.parse().unwrap()).unwrap();
+    };
+    cname("www", "ftp");
+    cname("ftp", "web.default.vnet");
+    cname("a", "b");
+    cname("b", "a");
+    cname("gone", "nobody");
+    let server = serve(config(&[]));
+    server.set_zone(builder.build());
+    for text in ["WWW.default.vnet.", "www."] {
+        let reply = ask(&server, text).await;
+        let answers: Vec<_> =
+            reply.answers.iter().map(|r| format!("{} {}", r.name, r.data)).collect();
+        let expected = [
+            format!("{text} ftp.default.vnet."),
+            "ftp.default.vnet. web.default.vnet.".to_owned(),
+            "web.default.vnet. 192.168.122.9".to_owned(),
+            "web.default.vnet. 192.168.122.10".to_owned(),
+        ];
+        assert_eq!(answers, expected);
+    }
+    let reply = udp(&server, &query("www.default.vnet.", RecordType::CNAME)).await;
+    assert_eq!(reply.answers.len(), 1);
+    let reply = udp(&server, &query("www.default.vnet.", RecordType::AAAA)).await;
+    assert_eq!((reply.answers.len(), reply.authorities.len()), (2, 1), "RFC 2308 §2.2");
+    let reply = ask(&server, "gone.default.vnet.").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain, "RFC 2308 §2.1");
+    assert_eq!(reply.answers.len(), 1);
+    let reply = ask(&server, "a.default.vnet.").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail, "a circle ends");
+}
+
+#[tokio::test]
+async fn unknown_flags_and_options_are_answered_as_if_they_were_not_there() {
+    let server = serve(config(&[]));
+    let mut asked = query("web.default.vnet.", RecordType::A).to_vec().unwrap();
+    // RFC 8906 §8.1.2 to §8.2.6: the reserved bit, an unknown EDNS option, an unknown EDNS flag.
+    asked[3] |= 0x40;
+    asked[11] = 1;
+    asked.extend_from_slice(b"\x00\x00\x29\x04\xd0\x00\x00\x40\x00\x00\x06\xfd\xe9\x00\x02hi");
+    let reply = udp_bytes(&server, &asked).await;
+    assert_eq!(reply[3], 0x80, "recursion available, NOERROR, and no reserved bit");
+    assert_eq!(reply[reply.len() - 11..], *b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00");
+}
+
+#[tokio::test]
+async fn messages_that_are_made_to_harm_are_answered_or_passed_over() {
+    let server = serve(config(&[]));
+    let header = [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    // A name that points to itself, names without end, and a message longer than any query.
+    let pointer = [&header[..], b"\xc0\x0c\x00\x01\x00\x01"].concat();
+    let endless = [&header[..], &[1; 600]].concat();
+    let long = [&header[..], &[0; 60_000]].concat();
+    for request in [&pointer, &endless, &long] {
+        let reply = Message::from_vec(&udp_bytes(&server, request).await).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::FormErr, "{} bytes", request.len());
+    }
+    // Over TCP, too much closes the connection once it has been refused.
+    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+    write_framed(&mut stream, &long).await;
+    let reply = Message::from_vec(&in_time(read_framed(&mut stream)).await).unwrap();
+    assert_eq!(reply.metadata.response_code, ResponseCode::FormErr);
+    assert!(matches!(in_time(stream.read(&mut [0])).await, Ok(0) | Err(_)));
+    assert_eq!(ask(&server, "web.default.vnet.").await.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn one_who_trickles_and_one_who_never_reads_are_closed_in_time() {
+    let mut config = config(&[]);
+    config.limits.idle = std::time::Duration::from_millis(300);
+    let server = serve(config);
+    let mut trickler = TcpStream::connect(server.addr()).await.unwrap();
+    let started = std::time::Instant::now();
+    loop {
+        // Each byte is in time, and the message is not.
+        let byte = tokio::io::AsyncWriteExt::write_all(&mut trickler, &[0]).await;
+        let closed = trickler.try_read(&mut [0]);
+        if byte.is_err() || matches!(closed, Ok(0)) {
+            break;
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "it may trickle for ever");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(tcp(&server, &query("web.default.vnet.", RecordType::A)).await.answers.len(), 1);
+}
+
+#[tokio::test]
 async fn a_pipeline_of_queries_is_answered() {
     let server = serve(config(&[]));
     let mut stream = TcpStream::connect(server.addr()).await.unwrap();

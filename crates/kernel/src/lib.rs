@@ -7,7 +7,7 @@
 //! | `netlink` | rtnetlink: links, addresses, routes, read and changed |
 //! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
-//! | `resolved` | D-Bus, through busctl: what systemd-resolved has for an uplink |
+//! | `resolved` | D-Bus, through busctl: what systemd-resolved has for a link |
 //! | `nft` | libnftables, one transaction a run |
 //! | `nfnetlink` | nfnetlink: does anybody else decide about packets? has anybody changed a rule? |
 //! | `shape` | rtnetlink as bytes: queues with a rate |
@@ -44,6 +44,7 @@ pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use notices::Watch;
 pub use observe::{ForeignError, ObserveError, Routes};
+pub use resolved::{ResolvedError, set as set_resolver};
 
 /// The kernel's side of the loop: observe, execute, observe again.
 #[derive(Debug)]

@@ -37,15 +37,20 @@ const ROUNDS: u32 = 5;
 
 /// Why resolved was not asked, or not told.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResolvedError {
+pub enum ResolvedError {
+    /// There is nobody who speaks D-Bus.
     #[error("busctl cannot be run: {0}")]
     Run(io::Error),
+    /// It takes too long.
     #[error("systemd-resolved did not answer within {} s", PATIENCE.as_secs())]
     Silent,
+    /// What it says.
     #[error("{0}")]
     Refused(String),
+    /// It says what we do not understand.
     #[error("systemd-resolved answers in a form of another version (before 246?)")]
     Answer,
+    /// The link is gone.
     #[error("there is no link {0}")]
     NoLink(IfName),
 }
@@ -60,9 +65,12 @@ pub(crate) async fn read(link: &IfName) -> Result<Option<Resolver>, ResolvedErro
     Ok(Some(resolver).filter(|resolver| !resolver.is_empty()))
 }
 
-/// Makes resolved have `wanted` for `link`. A link that systemd-networkd configures keeps what it
-/// has from there.
-pub(crate) async fn set(link: &IfName, wanted: &Resolver) -> Result<(), ResolvedError> {
+/// Makes systemd-resolved have `wanted` for `link`, if it serves this network namespace. A link that
+/// systemd-networkd configures keeps what it has from there.
+///
+/// # Errors
+/// It is there, and did not take it.
+pub async fn set(link: &IfName, wanted: &Resolver) -> Result<(), ResolvedError> {
     if !is_ours().await? {
         return Ok(());
     }

@@ -1,7 +1,9 @@
 //! The text of a definition: read whole, with each error at its line and column.
 
 use toml_edit::{Item, TableLike, Value};
-use vnet_types::{BridgedDefinition, DefinitionError, Forward, Ipv6Error, NetworkDefinition};
+use vnet_types::{
+    BridgedDefinition, DefinitionError, DnsError, Forward, Ipv6Error, NetworkDefinition,
+};
 
 use crate::failure::chain;
 
@@ -81,6 +83,7 @@ fn place(
         | DefinitionError::ForwardLength { forward } => last_forward(root, network, forward),
         DefinitionError::ForwardsOverlap { second, .. } => last_forward(root, network, second),
         DefinitionError::TooManyForwards(_) => nth_table(root.get("forwards")?, 0),
+        DefinitionError::Dns(error) => place_in_dns(root.get("dns")?, error),
         DefinitionError::Ipv6(error) => place_in_ipv6(root.get("mtu"), root.get("ipv6")?, error),
     }?;
     line_and_column(text, span.start)
@@ -100,6 +103,17 @@ fn last_forward(
 ) -> Option<std::ops::Range<usize>> {
     let place = network.forwards.iter().rposition(|other| other == forward)?;
     nth_table(root.get("forwards")?, place)
+}
+
+/// Where the key stands that is wrong; a name may be in any of the tables.
+fn place_in_dns(dns: &Item, error: &DnsError) -> Option<std::ops::Range<usize>> {
+    let dns = dns.as_table_like()?;
+    let (table, name) = error.place();
+    let tables = dns.iter().filter(|(key, _)| table.is_empty() || *key == table);
+    tables.filter_map(|(_, item)| item.as_table_like()).find_map(|names| {
+        let (key, item) = names.get_key_value(name)?;
+        key.span().or_else(|| item.span())
+    })
 }
 
 fn place_in_ipv6(
@@ -215,6 +229,15 @@ reservations = [
         assert!(slaac.starts_with("line 16, column 10: guests can make their own"), "{slaac}");
         let small = wrong("]\n\n", "]\n\n[ipv6]\nprefix = \"fd00::/64\"\nlease_seconds = 9\n");
         assert!(small.starts_with("line 17, column 17: an IPv6 lease of 9"), "{small}");
+        let dns = |text: &str| wrong("]\n\n", &format!("]\n\n[dns]\n{text}\n"));
+        let outside = dns("[dns.cname]\nwww = \"www.example.com\"");
+        assert!(outside.starts_with("line 17, column 1: the alias `www` leads to"), "{outside}");
+        let more = dns("cname.www = \"web\"\nhosts.www = [\"192.168.122.9\"]");
+        assert!(more.starts_with("line 16, column 7: `www` is an alias and has"), "{more}");
+        let empty = dns("srv.\"_http._tcp\" = []");
+        assert!(empty.starts_with("line 16, column 5: `_http._tcp` has no records"), "{empty}");
+        let server = dns("upstreams = [\"dns.example\"]");
+        assert!(server.contains("line 16") && server.contains("is no server"), "{server}");
         let tables = wrong(
             "reservations = [\n  { mac = \"52:54:00:00:00:01\", ip = \"192.168.122.9\" },\n]\n",
             "[[dhcp.reservations]]\nmac = \"53:54:00:00:00:01\"\nip = \"192.168.122.9\"\n",

@@ -30,6 +30,7 @@ use vnet_types::{Forward, IfName, Listen, MacAddr, NetworkName};
 use crate::access;
 use crate::daemon::Shared;
 use crate::failure::{failed, refuse};
+use crate::metrics;
 
 type Daemon = State<Arc<Shared>>;
 type Answer<T> = Result<Json<T>, Failure>;
@@ -59,6 +60,7 @@ fn router(daemon: Arc<Shared>) -> Router {
     // It does not change while netd runs.
     let document = Arc::new(document);
     router
+        .route("/metrics", get(metrics))
         .route("/v1/openapi.json", get(async move || Json(document.as_ref().clone())))
         .fallback(async || Failure(refuse(ErrorKind::NotFound, "there is no such path in the API")))
         .method_not_allowed_fallback(async || {
@@ -252,6 +254,11 @@ async fn to_its_end<T: Send + 'static>(
 )]
 async fn status(State(daemon): Daemon) -> Json<Status> {
     Json(daemon.status().await)
+}
+
+/// What the services have done, for Prometheus, which has paths of its own.
+async fn metrics(State(daemon): Daemon) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], daemon.metrics().await)
 }
 
 /// All networks, by name

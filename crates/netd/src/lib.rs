@@ -23,6 +23,7 @@ pub mod instance;
 mod lease_view;
 pub mod leases;
 mod links;
+mod metrics;
 mod network_view;
 mod owners;
 pub mod ports;

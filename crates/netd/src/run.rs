@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vnet_api::paths::Paths;
-use vnet_dns::{RESOLVED_UPLINK, Upstreams};
+use vnet_dns::{HostServers, RESOLVED_UPLINK, Upstreams};
 use vnet_kernel::Kernel;
 
 use crate::daemon::Shared;
@@ -40,8 +40,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Before the first look at the host, so that nothing that happens after it is missed.
     let watch = kernel.watch().context("cannot listen to the kernel's notices")?;
     let writer = LeaseWriter::start().context("cannot start the writer of leases")?;
-    let upstreams =
-        Upstreams::Follow { path: options.resolv_conf, behind_stub: RESOLVED_UPLINK.into() };
+    let servers = HostServers::new(options.resolv_conf, RESOLVED_UPLINK.into());
+    if let Err(error) = servers.follow() {
+        tracing::warn!("changes of the host's name servers are seen late: {error}");
+    }
+    let upstreams = Upstreams::Host(servers);
     let daemon = match Shared::start_up(paths.clone(), kernel, writer, upstreams).await {
         Ok(daemon) => daemon,
         Err(error) => bail!(error.message),

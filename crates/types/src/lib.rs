@@ -6,6 +6,7 @@
 
 mod bridged;
 mod dhcp;
+mod dns;
 mod forward;
 mod ipv6;
 mod limit;
@@ -18,6 +19,7 @@ mod subnet;
 
 pub use bridged::{BRIDGED, BridgedDefinition, BridgedMode};
 pub use dhcp::{Boot, ClientId, ClientIdError, DhcpOptionError, DhcpOptions, Excluded, Firmware};
+pub use dns::{Dns, DnsError, Mx, Srv, Upstream, UpstreamError, UpstreamTransport};
 pub use forward::{
     Forward, ForwardError, Listen, MAX_FORWARDED_PORTS, PortRange, Protocol, Target, TargetHost,
 };
@@ -26,9 +28,9 @@ pub use ipv6::{
 };
 pub use limit::{Limit, LimitError, Limits, LinkLimits};
 pub use mac::{MacAddr, MacError};
-pub use names::{DnsName, DomainName, IfName, NameError, NetworkName};
+pub use names::{DnsName, DomainName, IfName, NameError, NetworkName, RecordName};
 pub use network::{
-    DEFAULT_LEASE_SECONDS, DEFAULT_MTU, DefinitionError, Dhcp, Dns, MAX_MTU, MIN_MTU, Mode,
+    DEFAULT_LEASE_SECONDS, DEFAULT_MTU, DefinitionError, Dhcp, MAX_MTU, MIN_MTU, Mode,
     NetworkDefinition, Reservation,
 };
 pub use subnet::{AddrRange, Subnet, SubnetError};

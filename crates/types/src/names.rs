@@ -139,6 +139,24 @@ name_type!(
     |text| text.len() <= 253 && text.split('.').all(is_label)
 );
 
+name_type!(
+    /// The name of a record in a network's domain, in presentation form without the last dot, or
+    /// `@` for the domain itself. Labels may have underscores, as those of services do (RFC 2782).
+    RecordName,
+    "name of a record",
+    "use `@` for the domain itself, or labels of 1 to 63 letters, digits, inner hyphens and \
+     underscores, joined by dots, 253 characters at most",
+    |text| {
+        let is_label = |text: &str| is_label(&text.replace('_', "x"));
+        text == RecordName::DOMAIN || (text.len() <= 253 && text.split('.').all(is_label))
+    }
+);
+
+impl RecordName {
+    /// The domain itself.
+    pub const DOMAIN: &str = "@";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

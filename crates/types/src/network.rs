@@ -1,6 +1,6 @@
 //! The definition of a network: what a person writes into `/etc/vnet/networks/NAME.toml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -8,8 +8,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddrRange, Boot, ClientId, DhcpOptions, DnsName, Excluded, Forward, IfName, Ipv6, Ipv6Error,
-    Limits, Listen, MAX_FORWARDED_PORTS, MacAddr, NetworkName, Prefix6, Subnet, TargetHost,
+    AddrRange, Boot, ClientId, DhcpOptions, Dns, DnsError, DnsName, Excluded, Forward, IfName,
+    Ipv6, Ipv6Error, Limits, Listen, MAX_FORWARDED_PORTS, MacAddr, NetworkName, Prefix6, Subnet,
+    TargetHost,
 };
 
 /// How long a lease lasts where the definition says nothing, in seconds.
@@ -136,21 +137,6 @@ pub struct Reservation {
     pub options: DhcpOptions,
 }
 
-/// How a network's names are resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Dns {
-    /// Servers asked for everything outside the network's domain; the host's own where empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub upstreams: Vec<IpAddr>,
-    /// Names that are not guests: `name = [addresses]`, within the network's domain.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
-    pub hosts: BTreeMap<DnsName, Vec<IpAddr>>,
-}
-
 /// Why a definition cannot be realised, though each of its values is well formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
@@ -272,6 +258,9 @@ pub enum DefinitionError {
     /// Its IPv6 contradicts itself, or something else in the definition.
     #[error(transparent)]
     Ipv6(#[from] Ipv6Error),
+    /// Its names contradict each other.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     /// A bridge over itself.
     #[error("{0} cannot be its own uplink: name the bridge otherwise, as in br0")]
     OwnUplink(IfName),
@@ -355,12 +344,6 @@ impl Reservation {
     }
 }
 
-impl Dns {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 impl NetworkDefinition {
     /// Whether the two differ in nothing but their MTU.
     #[must_use]
@@ -408,6 +391,7 @@ impl NetworkDefinition {
             return Err(DefinitionError::Mtu(mtu));
         }
         self.validate_forwards()?;
+        self.dns.validate(&self.domain)?;
         if let Some(ipv6) = &self.ipv6 {
             ipv6.validate(self.mtu())?;
         }

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder,
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AddrRange, AddrRange6, DhcpOptions, Limit, PortRange, Target};
+use crate::{AddrRange, AddrRange6, DhcpOptions, Limit, PortRange, Target, Upstream};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -59,6 +59,13 @@ schema!(
              typed text as in `hex:0a0b`; an option with an empty list is not sent."
         ))
         .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+);
+schema!(
+    Upstream,
+    text(
+        "A server to ask: `ADDR[:PORT]`, or over TLS `tls://ADDR[:PORT][#NAME]`.",
+        "tls://192.0.2.53#dns.example"
+    )
 );
 schema!(Target, text("Where a forward leads: `NAME|ADDR[:PORT[-PORT]]`.", "web:80"));
 schema!(

@@ -58,7 +58,9 @@ impl Target {
         let read = |path: &&str| std::fs::read_to_string(Path::new(path)).ok();
         let files: Vec<String> = RESOLV_CONF.iter().filter_map(read).collect();
         let hosts = files.iter().flat_map(|text| servers_in(text));
-        let mut servers = definition.dns.upstreams.iter().copied().chain(hosts).filter_map(outside);
+        // What speaks TLS on another port has its own way; the probe asks for the address.
+        let upstreams = definition.dns.upstreams.iter().map(|upstream| upstream.addr.ip());
+        let mut servers = upstreams.chain(hosts).filter_map(outside);
         let address =
             servers.find(|address| definition.mode == Mode::Hostonly || has_route(*address))?;
         Some(Self { host: address.to_string(), port: DNS_PORT })

@@ -6,6 +6,8 @@
 //! Both sockets are bound to one address *and* one device, so port 53 stays free everywhere else
 //! on the host, and nothing that arrives elsewhere reaches this server.
 
+mod batch;
+mod connection;
 mod socket;
 mod tcp;
 mod udp;
@@ -20,9 +22,9 @@ use tokio::task::JoinHandle;
 use vnet_types::IfName;
 
 use crate::counters::Counters;
-use crate::handler::{FlightLimits, Forwarding, Handler, own_addresses};
+use crate::handler::{FlightLimits, Forwarding, Handler};
 use crate::resolv::DNS_PORT;
-use crate::upstream::{Forwarder, Timing, Upstreams};
+use crate::upstream::{Forwarder, Rules, Timing, Trust};
 use crate::zone::Zone;
 
 pub use socket::ServerError;
@@ -67,8 +69,10 @@ pub struct Config {
     pub clients: Vec<IpNet>,
     /// Whether other names are asked upstream.
     pub forwarding: Forwarding,
-    /// Whom it asks.
-    pub upstreams: Upstreams,
+    /// Whom it asks for what.
+    pub rules: Rules,
+    /// Who says that servers that are asked over TLS are who they claim to be.
+    pub trust: Trust,
     /// Servers that it never asks, beside itself: the servers of the host's other networks, say.
     pub never: Vec<SocketAddr>,
     /// The times of forwarding.
@@ -78,14 +82,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// A server that asks the host's own upstreams, with the limits and times that fit most.
+    /// A server that asks by these rules, with the limits and times that fit most.
     #[must_use]
-    pub fn new(zone: Zone) -> Self {
+    pub fn new(zone: Zone, rules: Rules) -> Self {
         Self {
             zone,
             clients: Vec::new(),
             forwarding: Forwarding::On,
-            upstreams: Upstreams::host(),
+            rules,
+            trust: Trust::Host,
             never: Vec::new(),
             timing: Timing::default(),
             limits: Limits::default(),
@@ -143,9 +148,9 @@ impl DnsServer {
             addrs.push(addr);
         }
         let addr = *addrs.first().ok_or(ServerError::Nowhere)?;
-        let never = own_addresses(addrs, config.never);
-        let forwarder =
-            Forwarder::new(config.upstreams, never, config.timing, config.limits.cache_bytes);
+        let never = config.never.into_iter().chain(addrs).collect();
+        let (timing, cache) = (config.timing, config.limits.cache_bytes);
+        let forwarder = Forwarder::new(config.rules, never, timing, cache, config.trust);
         let flights = FlightLimits {
             total: config.limits.in_flight,
             per_client: config.limits.in_flight_per_client,
@@ -184,10 +189,10 @@ impl DnsServer {
         self.handler.zone()
     }
 
-    /// Asks others from now on, and forgets what was kept from those before, unless they are the
-    /// same.
-    pub fn set_upstreams(&self, upstreams: Upstreams) {
-        self.handler.forwarder().set_upstreams(upstreams);
+    /// Asks by other rules from now on, and forgets what was kept, unless the same servers are
+    /// asked.
+    pub fn set_rules(&self, rules: Rules) {
+        self.handler.forwarder().set_rules(rules);
     }
 
     /// The servers that are asked at the moment, the server itself and those never asked left out.
@@ -199,13 +204,14 @@ impl DnsServer {
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.handler.tally.read()
+        self.handler.tally.read(self.handler.forwarder().cache_usage())
     }
 
     /// Stops, and returns when all sockets are closed. Queries in flight are not answered.
     pub async fn stop(self) {
-        let Self { stop, tasks, .. } = self;
+        let Self { stop, tasks, handler, .. } = self;
         drop(stop);
+        handler.forwarder().stop();
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::warn!(%error, "a task of the DNS server did not end well");

@@ -1,25 +1,19 @@
-//! TCP (RFC 7766): connections within limits, queries answered as their answers come.
+//! TCP (RFC 7766): connections within limits.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Limits;
-use crate::handler::{Handler, Step, Transport};
-
-/// Answers that one connection may have waiting to be written, and queries that it may have in
-/// flight: when that many wait, no more are read.
-const PIPELINE: usize = 16;
+use super::connection::connection;
+use crate::counters::count;
+use crate::handler::Handler;
 
 /// Accepts connections until `stopped`'s sender is gone.
 pub(super) async fn serve(
@@ -41,9 +35,9 @@ pub(super) async fn serve(
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    handler.tally.connections.fetch_add(1, Relaxed);
+                    count(&handler.tally.connections);
                     if open.make_room(client.ip(), &limits) {
-                        handler.tally.evicted.fetch_add(1, Relaxed);
+                        count(&handler.tally.evicted);
                     }
                     let serve = connection(stream, client, handler.clone(), limits.idle);
                     open.add(client.ip(), tasks.spawn(serve));
@@ -105,80 +99,4 @@ impl Open {
             }
         }
     }
-}
-
-async fn connection(stream: TcpStream, client: SocketAddr, handler: Arc<Handler>, idle: Duration) {
-    let (reader, writer) = stream.into_split();
-    let (replies, queue) = mpsc::channel(PIPELINE);
-    // When writing ends, for whatever reason, so does reading: nobody is left to be answered.
-    // When reading ends, what is in flight is still answered.
-    let mut reading = std::pin::pin!(read(reader, client, handler, idle, replies));
-    let mut writing = std::pin::pin!(write(writer, queue, idle));
-    tokio::select! {
-        _ = &mut writing => {}
-        _ = &mut reading => drop(writing.await),
-    }
-}
-
-async fn read(
-    mut reader: OwnedReadHalf,
-    client: SocketAddr,
-    handler: Arc<Handler>,
-    idle: Duration,
-    replies: mpsc::Sender<Vec<u8>>,
-) -> io::Result<()> {
-    let mut forwards = JoinSet::new();
-    let mut request = Vec::new();
-    loop {
-        // One limit for silence and for a message that trickles in.
-        let message = async {
-            let len = reader.read_u16().await?;
-            request.resize(usize::from(len), 0);
-            reader.read_exact(&mut request).await
-        };
-        match timeout(idle, message).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => break,
-        }
-        let mut reply = Vec::new();
-        match handler.step(&request, client, Transport::Tcp, &mut reply) {
-            // Whoever sends what is no query has nothing to say.
-            Step::Drop => break,
-            Step::Reply => {
-                if replies.send(reply).await.is_err() {
-                    break;
-                }
-            }
-            Step::Forward(pending) => {
-                // RFC 7766 §6.2.1.1: queries do not wait for each other's answers.
-                while forwards.len() >= PIPELINE && forwards.join_next().await.is_some() {}
-                let (handler, replies) = (handler.clone(), replies.clone());
-                forwards.spawn(async move {
-                    let mut reply = Vec::new();
-                    handler.forward(&pending, &mut reply).await;
-                    drop(replies.send(reply).await);
-                });
-            }
-        }
-        while forwards.try_join_next().is_some() {}
-    }
-    while forwards.join_next().await.is_some() {}
-    Ok(())
-}
-
-async fn write(
-    mut writer: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Vec<u8>>,
-    idle: Duration,
-) -> io::Result<()> {
-    let mut framed = Vec::new();
-    while let Some(reply) = queue.recv().await {
-        let Ok(len) = u16::try_from(reply.len()) else { continue };
-        // RFC 7766 §8: length and message in one write.
-        framed.clear();
-        framed.extend_from_slice(&len.to_be_bytes());
-        framed.extend_from_slice(&reply);
-        timeout(idle, writer.write_all(&framed)).await??;
-    }
-    Ok(())
 }

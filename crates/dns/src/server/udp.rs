@@ -1,19 +1,17 @@
-//! UDP: read, answer, read the next.
+//! UDP: receive all that waits, answer, receive again.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::batch::{self, BATCH};
 use crate::handler::{Handler, Step, Transport};
-
-/// Bytes in the largest query that is read whole. One that is longer does not parse.
-const MAX_QUERY: usize = 4096;
-
-/// Datagrams that are answered before other tasks get a turn.
-const BATCH: usize = 64;
 
 /// Answers what comes, until `stopped`'s sender is gone.
 pub(super) async fn serve(
@@ -23,8 +21,6 @@ pub(super) async fn serve(
 ) {
     let socket = Arc::new(socket);
     let mut forwards = JoinSet::new();
-    let mut request = vec![0; MAX_QUERY];
-    let mut reply = Vec::with_capacity(MAX_QUERY);
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
@@ -34,39 +30,60 @@ pub(super) async fn serve(
                     tracing::error!(%error, "cannot wait for DNS queries");
                     break;
                 }
+                let mut received = 0;
+                let done = socket.try_io(Interest::READABLE, || {
+                    received = answer(&socket, &handler, &mut forwards)?;
+                    // When there was less than there is room for, there is nothing more: no need
+                    // to ask the kernel once more.
+                    if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                });
+                match done {
+                    // There may be more: others get their turn first.
+                    Ok(()) => tokio::task::yield_now().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // The device went down, say: readiness is gone, or the next call succeeds.
+                    Err(error) => tracing::trace!(%error, "cannot receive a DNS query"),
+                }
+                while forwards.try_join_next().is_some() {}
             }
         }
-        let mut answered = 0;
-        while answered < BATCH {
-            let (len, client) = match socket.try_recv_from(&mut request) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The device went down, say: readiness is gone, or the next call succeeds.
-                Err(error) => {
-                    tracing::trace!(%error, "cannot receive a DNS query");
-                    break;
-                }
-            };
-            answered += 1;
-            match handler.step(&request[..len], client, Transport::Udp, &mut reply) {
+    }
+    // The tasks hold the socket: it is closed when the last of them is gone.
+    forwards.shutdown().await;
+}
+
+/// Answers one batch on the spot, but for what has to be asked elsewhere, and says how many
+/// datagrams there were.
+fn answer(
+    socket: &Arc<UdpSocket>,
+    handler: &Arc<Handler>,
+    forwards: &mut JoinSet<()>,
+) -> io::Result<usize> {
+    batch::with(|batch| {
+        let received = batch.receive(socket.as_fd())?;
+        let begun = Instant::now();
+        for place in 0..received {
+            let Some(query) = batch.query(place) else { continue };
+            let Some(client) = query.client else { continue };
+            match handler.step(query.bytes, client, Transport::Udp, query.reply) {
                 Step::Drop => {}
-                // Where the buffer is full or the client unreachable, the client asks again.
-                Step::Reply => drop(socket.try_send_to(&reply, client)),
+                Step::Reply => batch.answer(place),
                 Step::Forward(pending) => {
                     let (socket, handler) = (socket.clone(), handler.clone());
                     forwards.spawn(async move {
                         let mut reply = Vec::new();
                         handler.forward(&pending, &mut reply).await;
+                        // Where the buffer is full or the client unreachable, it asks again.
                         drop(socket.try_send_to(&reply, client));
+                        handler.tally.took(begun.elapsed(), 1);
                     });
                 }
             }
         }
-        while forwards.try_join_next().is_some() {}
-        if answered == BATCH {
-            tokio::task::yield_now().await;
+        let answers = batch.send(socket.as_fd());
+        if answers > 0 {
+            handler.tally.took(begun.elapsed(), answers as u64);
         }
-    }
-    // The tasks hold the socket: it is closed when the last of them is gone.
-    forwards.shutdown().await;
+        Ok(received)
+    })
 }

@@ -7,34 +7,43 @@
 //!                                                   └ answer: keep it, give it to all who wait
 //! ```
 //!
-//! A server that let others overtake it is passed over for some seconds, after which one query
-//! tries it again while all others still go elsewhere: nobody waits for a dead server twice.
+//! A server that let others overtake it is passed over from then on. Every few seconds one query
+//! is sent to it as well, beside the server that is asked for the answer: when it answers that, it
+//! has its place again. So nobody waits for a dead server but the first one.
 
 mod exchange;
+mod rules;
 mod source;
+mod stream;
+mod tls;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::OnceCell;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Hit};
+use crate::name::Key;
 use crate::wire::{Query, Stored, rcode};
-use source::Watched;
+use rules::{Server, Table};
 
-pub use source::{RESOLVED_UPLINK, Upstreams};
-
-/// How long a followed file is taken as unchanged, in milliseconds.
-const RECHECK_MS: u64 = 1000;
+pub use rules::{Rules, Upstreams};
+pub use source::{HostServers, RESOLVED_UPLINK};
+pub use tls::Trust;
 
 /// Attempts for one query, over all servers.
 const MAX_ATTEMPTS: usize = 6;
+
+/// Looks at servers that are passed over, and askings that go on though nobody waits, at once.
+const MAX_BACKGROUND: usize = 64;
 
 /// The times of forwarding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +52,10 @@ pub struct Timing {
     pub stagger: Duration,
     /// Time for one query in all. Guests' resolvers ask again after 5 s.
     pub deadline: Duration,
-    /// How long a server that did not answer is passed over.
+    /// How long a server that did not answer is passed over before it is looked at again.
     pub backoff: Duration,
+    /// How long a client waits before it gets an answer that has expired (RFC 8767 §5: 1.8 s).
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -53,15 +64,9 @@ impl Default for Timing {
             stagger: Duration::from_millis(400),
             deadline: Duration::from_secs(4),
             backoff: Duration::from_secs(10),
+            patience: Duration::from_millis(1800),
         }
     }
-}
-
-/// One upstream server and what is remembered about it.
-struct Server {
-    addr: SocketAddr,
-    /// When it is tried again, in milliseconds of the forwarder's clock; 0 while it is well.
-    retry_at: AtomicU64,
 }
 
 type Pending = Arc<OnceCell<Option<Arc<Stored>>>>;
@@ -72,76 +77,135 @@ pub(crate) struct Forwarder {
     /// Servers that are this server itself, or ask it.
     never: BTreeSet<SocketAddr>,
     born: Instant,
-    watched: Mutex<Watched>,
-    /// When the source was last looked at, in milliseconds of the forwarder's clock.
-    checked: AtomicU64,
-    servers: ArcSwap<Vec<Arc<Server>>>,
+    table: ArcSwap<Table>,
     cache: Cache,
+    trust: Trust,
     pending: Mutex<HashMap<Box<[u8]>, Pending>>,
+    background: Mutex<JoinSet<()>>,
 }
 
 impl Forwarder {
     pub(crate) fn new(
-        upstreams: Upstreams,
+        rules: Rules,
         never: BTreeSet<SocketAddr>,
         timing: Timing,
         cache_bytes: usize,
+        trust: Trust,
     ) -> Self {
-        let forwarder = Self {
-            timing,
-            never,
-            born: Instant::now(),
-            watched: Mutex::new(Watched::new(upstreams)),
-            checked: AtomicU64::new(0),
-            servers: ArcSwap::default(),
-            cache: Cache::new(cache_bytes),
-            pending: Mutex::default(),
-        };
-        forwarder.reread();
-        forwarder
-    }
-
-    /// Takes the servers from somewhere else from now on.
-    pub(crate) fn set_upstreams(&self, upstreams: Upstreams) {
-        *lock(&self.watched) = Watched::new(upstreams);
-        self.reread();
-    }
-
-    /// The servers that are asked at the moment.
-    pub(crate) fn servers(&self) -> Vec<SocketAddr> {
-        self.servers.load().iter().map(|server| server.addr).collect()
-    }
-
-    /// Whether there is anybody to ask; looks at the source if that was long ago.
-    pub(crate) fn is_able(&self) -> bool {
-        let now = self.now();
-        let checked = self.checked.load(Ordering::Relaxed);
-        if now.saturating_sub(checked) >= RECHECK_MS
-            && self
-                .checked
-                .compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            self.reread();
+        if let Upstreams::Host(host) = &rules.upstreams {
+            host.leave_out(&never);
         }
-        !self.servers.load().is_empty()
+        Self {
+            timing,
+            born: Instant::now(),
+            table: ArcSwap::from_pointee(Table::new(rules, &never, &Table::default())),
+            never,
+            cache: Cache::new(cache_bytes),
+            trust,
+            pending: Mutex::default(),
+            background: Mutex::default(),
+        }
     }
 
-    /// A kept answer for `key`, and its age in seconds.
-    pub(crate) fn cached(&self, key: &[u8]) -> Option<(Arc<Stored>, u32)> {
+    /// Asks by other rules from now on.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        let old = self.table.load();
+        match &rules.upstreams {
+            Upstreams::Host(host) if old.host().is_none() => host.leave_out(&self.never),
+            Upstreams::List(_) => self.leave(&old),
+            Upstreams::Host(_) => {}
+        }
+        let table = Table::new(rules, &self.never, &old);
+        // Other servers may know other names: a VPN's, say.
+        let same = table.asks_as(&old);
+        self.table.store(Arc::new(table));
+        if !same {
+            self.cache.clear();
+        }
+    }
+
+    /// The servers that are asked at the moment, those for all names first.
+    pub(crate) fn servers(&self) -> Vec<SocketAddr> {
+        self.current().all().map(|server| server.addr()).collect()
+    }
+
+    /// How long a client waits before it gets an answer that has expired.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timing.patience
+    }
+
+    /// Whether there is anybody to ask about a name.
+    pub(crate) fn is_able(&self, key: &Key) -> bool {
+        !self.current().servers(key).is_empty()
+    }
+
+    /// Whether the addresses of a name may be private ones.
+    pub(crate) fn may_be_private(&self, key: &Key) -> bool {
+        self.table.load().may_be_private(key)
+    }
+
+    /// What is kept under a cache's key.
+    pub(crate) fn cached(&self, key: &[u8]) -> Option<Hit> {
         self.cache.get(key, Instant::now().into_std())
+    }
+
+    /// Bytes that the cache takes, and answers in it.
+    pub(crate) fn cache_usage(&self) -> (usize, usize) {
+        self.cache.usage()
+    }
+
+    /// Does something to its end though nobody may wait for it any more, but no longer than the
+    /// forwarder lives. What it finds comes from the receiver; nothing, if there is too much to do.
+    pub(crate) fn background<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (found, receiver) = oneshot::channel();
+        let mut tasks = lock(&self.background);
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() < MAX_BACKGROUND {
+            tasks.spawn(async move {
+                // Nobody may wait for it any more.
+                let _ = found.send(work.await);
+            });
+        }
+        receiver
+    }
+
+    /// Ends what is done in the background.
+    pub(crate) fn stop(&self) {
+        lock(&self.background).abort_all();
+        self.table.load().all().for_each(|server| server.connection.close());
+        self.leave(&self.table.load());
+    }
+
+    /// Other networks' servers need not pass this one over any more.
+    fn leave(&self, table: &Table) {
+        if let Some(host) = table.host() {
+            host.count_again(&self.never);
+        }
     }
 
     /// Asks the servers. Queries for the same thing wait for one answer: fewer packets, and a
     /// forger has one chance instead of many (RFC 5452 §5).
-    pub(crate) async fn resolve(&self, key: &[u8], query: &Query) -> Option<Arc<Stored>> {
+    pub(crate) async fn resolve(&self, query: &Query) -> Option<Arc<Stored>> {
+        let key = query.cache_key();
+        let key = key.as_bytes();
         let cell = lock(&self.pending).entry(key.into()).or_default().clone();
         let guard = PendingGuard { forwarder: self, key, cell: &cell };
         let answer = cell
             .get_or_init(|| async {
-                let answer = Arc::new(self.ask(query).await?);
-                self.cache.insert(key.into(), answer.clone(), Instant::now().into_std());
-                Some(answer)
+                let now = || Instant::now().into_std();
+                match self.ask(query).await.map(Arc::new) {
+                    Some(answer) if is_final(&answer) => {
+                        self.cache.insert(key, answer.clone(), now());
+                        Some(answer)
+                    }
+                    failure => {
+                        self.cache.failed(key, now());
+                        failure
+                    }
+                }
             })
             .await
             .clone();
@@ -151,26 +215,35 @@ impl Forwarder {
 
     /// Asks server after server, each next one when those before are silent or refuse.
     async fn ask(&self, query: &Query) -> Option<Stored> {
-        let mut queue = self.order();
-        let mut attempts = JoinSet::new();
+        let mut queue = self.order(query);
+        let mut attempts = FuturesUnordered::new();
         let mut waiting: Vec<(Arc<Server>, Instant)> = Vec::new();
         let mut refusal = None;
         let deadline = Instant::now() + self.timing.deadline;
         let mut next_at = Instant::now();
         let mut left = MAX_ATTEMPTS;
         loop {
+            if next_at <= Instant::now()
+                && left > 0
+                && let Some(server) = queue.pop_front()
+            {
+                // It comes again after the others, as a repetition: packets do get lost.
+                queue.push_back(server.clone());
+                left -= 1;
+                next_at = Instant::now() + self.timing.stagger;
+                waiting.push((server.clone(), Instant::now()));
+                attempts.push(async {
+                    let reply = exchange::ask(&server, query, &self.trust).await;
+                    (server, reply)
+                });
+            }
             let more = left > 0 && !queue.is_empty();
             if attempts.is_empty() && !more {
                 return refusal;
             }
             tokio::select! {
                 biased;
-                Some(done) = attempts.join_next() => {
-                    let Ok((server, reply)): Result<(Arc<Server>, std::io::Result<Stored>), _> =
-                        done
-                    else {
-                        continue;
-                    };
+                Some((server, reply)) = attempts.next(), if !attempts.is_empty() => {
                     match reply {
                         Ok(reply) if is_final(&reply) => {
                             self.answered(&server, &waiting);
@@ -178,50 +251,59 @@ impl Forwarder {
                         }
                         // It lives, but does not help: ask the others, and not it again.
                         Ok(reply) => {
-                            server.retry_at.store(0, Ordering::Relaxed);
+                            server.set_well();
                             refusal = Some(reply);
                         }
-                        Err(_) => self.failed(&server),
+                        Err(error) => {
+                            tracing::debug!(server = %server.upstream, %error, "no answer");
+                            self.failed(&server);
+                        }
                     }
-                    queue.retain(|other| other.addr != server.addr);
-                    waiting.retain(|(other, _)| other.addr != server.addr);
+                    queue.retain(|other| other.upstream != server.upstream);
+                    waiting.retain(|(other, _)| other.upstream != server.upstream);
                     next_at = Instant::now();
                 }
                 () = sleep_until(next_at.min(deadline)), if more => {
-                    if next_at >= deadline {
-                        self.give_up(&waiting);
+                    if Instant::now() >= deadline {
+                        waiting.iter().for_each(|(server, _)| self.failed(server));
                         return refusal;
                     }
-                    let Some(server) = queue.pop_front() else { continue };
-                    // It comes again after the others, as a repetition: packets do get lost.
-                    queue.push_back(server.clone());
-                    left -= 1;
-                    next_at = Instant::now() + self.timing.stagger;
-                    waiting.push((server.clone(), Instant::now()));
-                    let query = query.clone();
-                    attempts.spawn(async move {
-                        let reply = exchange::ask(server.addr, &query).await;
-                        (server, reply)
-                    });
                 }
-                () = sleep_until(deadline) => {
-                    self.give_up(&waiting);
+                () = sleep_until(deadline), if !more => {
+                    waiting.iter().for_each(|(server, _)| self.failed(server));
                     return refusal;
                 }
             }
         }
     }
 
-    /// The servers in the order in which to ask them: those that are well, then the others.
-    fn order(&self) -> VecDeque<Arc<Server>> {
-        let now = self.now();
+    /// The servers in the order in which to ask them: those that are well, then the others, of
+    /// which those that have rested are looked at beside.
+    fn order(&self, query: &Query) -> VecDeque<Arc<Server>> {
+        let table = self.current();
+        let servers = table.servers(&query.key);
         let (well, ill): (Vec<_>, Vec<_>) =
-            self.servers.load().iter().cloned().partition(|server| {
-                let retry_at = server.retry_at.load(Ordering::Relaxed);
-                // Of those who find that it is time to try again, one does.
-                retry_at == 0 || now >= retry_at && self.pass_over(server, retry_at)
-            });
+            servers.iter().cloned().partition(|server| server.is_well());
+        if !well.is_empty() {
+            ill.iter().for_each(|server| self.look_at(server, query));
+        }
         well.into_iter().chain(ill).collect()
+    }
+
+    /// Sends the query to a server that is passed over, if it has rested, to see whether it is
+    /// well again. Of those who find that it is time, one does.
+    fn look_at(&self, server: &Arc<Server>, query: &Query) {
+        let retry_at = server.retry_at.load(Ordering::Relaxed);
+        if self.now() < retry_at || !self.pass_over(server, retry_at) {
+            return;
+        }
+        let (server, query) = (server.clone(), query.clone());
+        let (trust, deadline) = (self.trust.clone(), self.timing.deadline);
+        drop(self.background(async move {
+            if let Ok(Ok(_)) = timeout(deadline, exchange::ask(&server, &query, &trust)).await {
+                server.set_well();
+            }
+        }));
     }
 
     fn pass_over(&self, server: &Server, from: u64) -> bool {
@@ -230,39 +312,32 @@ impl Forwarder {
         server.retry_at.compare_exchange(from, until, order, order).is_ok()
     }
 
+    /// A server has answered; those that had more time for it than they should have are ill.
     fn answered(&self, server: &Server, waiting: &[(Arc<Server>, Instant)]) {
-        server.retry_at.store(0, Ordering::Relaxed);
-        let overtaken = waiting
+        server.set_well();
+        waiting
             .iter()
             .filter(|(other, since)| {
-                other.addr != server.addr && since.elapsed() >= self.timing.stagger
+                other.upstream != server.upstream && since.elapsed() >= self.timing.stagger
             })
-            .map(|(other, _)| other);
-        overtaken.for_each(|other| self.failed(other));
+            .for_each(|(other, _)| self.failed(other));
     }
 
     fn failed(&self, server: &Server) {
         self.pass_over(server, server.retry_at.load(Ordering::Relaxed));
     }
 
-    fn give_up(&self, waiting: &[(Arc<Server>, Instant)]) {
-        waiting.iter().for_each(|(server, _)| self.failed(server));
-    }
-
-    fn reread(&self) {
-        let mut watched = lock(&self.watched);
-        let Some(addrs) = watched.poll(&self.never) else { return };
-        let old = self.servers.load();
-        if old.iter().map(|server| server.addr).eq(addrs.iter().copied()) {
-            return;
+    /// The table as it is to be, now that the host's servers may be others.
+    fn current(&self) -> Arc<Table> {
+        let table = self.table.load();
+        table.look();
+        if table.is_outdated()
+            && let Some(rules) = table.rules()
+        {
+            self.set_rules(rules.clone());
+            return self.table.load_full();
         }
-        tracing::debug!(servers = ?addrs, "asking other upstreams");
-        let known = |addr| old.iter().find(|server| server.addr == addr).cloned();
-        let fresh = |addr| Arc::new(Server { addr, retry_at: AtomicU64::new(0) });
-        let servers = addrs.into_iter().map(|addr| known(addr).unwrap_or_else(|| fresh(addr)));
-        self.servers.store(Arc::new(servers.collect()));
-        // Other servers may know other names: a VPN's, say.
-        self.cache.clear();
+        Arc::clone(&table)
     }
 
     /// Milliseconds since the forwarder was made, and 1 at least.

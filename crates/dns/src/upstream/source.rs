@@ -1,43 +1,57 @@
-//! Which servers are asked: a list, or what a `resolv.conf` says at the moment.
+//! Which servers the host asks: what its `resolv.conf` says at the moment.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
 
 use crate::resolv::{DNS_PORT, ResolvConf};
 
 /// Where systemd-resolved lists the servers behind its stub.
 pub const RESOLVED_UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Where the addresses of upstream servers come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Upstreams {
-    /// These servers, in this order of preference. With none, nothing is forwarded: such queries
-    /// are refused.
-    List(Vec<SocketAddr>),
-    /// The servers of a `resolv.conf`, which is read again when it changes.
-    Follow {
-        /// The file, as a rule `/etc/resolv.conf`.
-        path: PathBuf,
-        /// The file that counts instead where `path` names systemd-resolved's stub only and this
-        /// one exists: [`RESOLVED_UPLINK`].
-        behind_stub: PathBuf,
-    },
+/// How long the files are taken as unchanged though no notice has come: there is none where a file
+/// is bind-mounted over, or stands on a file system of another host.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// The host's own servers, followed as they change; one for all networks.
+#[derive(Debug)]
+pub struct HostServers {
+    path: PathBuf,
+    behind_stub: PathBuf,
+    servers: ArcSwap<Vec<SocketAddr>>,
+    /// Counts the changes of `servers`.
+    generation: AtomicU64,
+    /// The networks' own servers, which ask these, and so are not asked by each other.
+    ours: Mutex<BTreeSet<SocketAddr>>,
+    looked: Mutex<Looked>,
 }
 
-impl Upstreams {
-    /// The host's own servers: `/etc/resolv.conf`, and what is behind systemd-resolved's stub.
-    #[must_use]
-    pub fn host() -> Self {
-        Self::Follow { path: "/etc/resolv.conf".into(), behind_stub: RESOLVED_UPLINK.into() }
-    }
+/// What was seen last of the files, and when.
+#[derive(Debug)]
+struct Looked {
+    at: Instant,
+    stamps: [Option<Stamp>; 2],
+}
 
-    /// The servers at these addresses, on port 53.
-    #[must_use]
-    pub fn list(addrs: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self::List(addrs.into_iter().map(|addr| SocketAddr::new(addr, DNS_PORT)).collect())
+/// An inotify that tokio can wait for.
+struct Notices(Inotify);
+
+impl AsRawFd for Notices {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
     }
 }
 
@@ -60,46 +74,124 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// The source and what it said last.
-#[derive(Debug)]
-pub(super) struct Watched {
-    upstreams: Upstreams,
-    stamps: Option<[Option<Stamp>; 2]>,
-}
-
-impl Watched {
-    pub(super) fn new(upstreams: Upstreams) -> Self {
-        Self { upstreams, stamps: None }
+impl HostServers {
+    /// The servers of the file `path`, as a rule `/etc/resolv.conf`, or of `behind_stub`
+    /// ([`RESOLVED_UPLINK`]) where `path` names systemd-resolved's stub only and that one exists.
+    #[must_use]
+    pub fn new(path: PathBuf, behind_stub: PathBuf) -> Arc<Self> {
+        // Taken before reading, so a change meanwhile is seen the next time.
+        let stamps = [stamp(&path), stamp(&behind_stub)];
+        let servers = ArcSwap::from_pointee(read(&path, &behind_stub));
+        let looked = Mutex::new(Looked { at: Instant::now(), stamps });
+        let (generation, ours) = (AtomicU64::new(1), Mutex::default());
+        Arc::new(Self { path, behind_stub, servers, generation, ours, looked })
     }
 
-    /// The servers, less those in `never`, if the source changed since the last call. Two `stat`
-    /// calls, as a rule.
-    pub(super) fn poll(&mut self, never: &BTreeSet<SocketAddr>) -> Option<Vec<SocketAddr>> {
-        let servers = match &self.upstreams {
-            Upstreams::List(servers) => {
-                if self.stamps.is_some() {
-                    return None;
-                }
-                self.stamps = Some([None, None]);
-                servers.clone()
+    /// Looks at the files whenever the kernel says that something in their folders has changed,
+    /// until the task is aborted. Without it they are looked at every few seconds, when somebody
+    /// asks for names.
+    ///
+    /// # Errors
+    /// The kernel gives no notices: too many programs have asked for some (inotify(7)).
+    pub fn follow(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        // SAFETY: the descriptor is the inotify's own for as long as it lives.
+        let notices =
+            unsafe { AsyncFd::register_with_interest(Notices(inotify), Interest::READABLE) };
+        let notices = notices?;
+        self.watch(&notices.get_ref().0);
+        // What came between the first look and the watch.
+        self.look();
+        let this = self.clone();
+        Ok(tokio::spawn(async move {
+            while let Ok(mut ready) = notices.readable().await {
+                while notices.get_ref().0.read_events().is_ok() {}
+                ready.clear_ready();
+                // A link may lead elsewhere now, and a folder may be another one.
+                this.watch(&notices.get_ref().0);
+                this.look();
             }
-            Upstreams::Follow { path, behind_stub } => {
-                // Taken before reading, so a change meanwhile is seen the next time.
-                let stamps = [stamp(path), stamp(behind_stub)];
-                if self.stamps.as_ref() == Some(&stamps) {
-                    return None;
-                }
-                self.stamps = Some(stamps);
-                read(path, behind_stub)
+        }))
+    }
+
+    /// The servers, and a number that changes with them.
+    pub(super) fn current(&self) -> (u64, Vec<SocketAddr>) {
+        let generation = self.generation.load(Relaxed);
+        let ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let others =
+            self.servers.load().iter().filter(|addr| !ours.contains(addr)).copied().collect();
+        (generation, others)
+    }
+
+    /// Has these addresses, at which a server that asks these is reached, left out from now on.
+    pub(super) fn leave_out(&self, addrs: &BTreeSet<SocketAddr>) {
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.extend(addrs);
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    /// Has them counted again: the server has ended.
+    pub(super) fn count_again(&self, addrs: &BTreeSet<SocketAddr>) {
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.retain(|addr| !addrs.contains(addr));
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    /// Looks at the files, where that was long ago.
+    pub(super) fn look_again(&self) {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = looked.at.elapsed() < RECHECK;
+        drop(looked);
+        if !recent {
+            self.look();
+        }
+    }
+
+    /// Whether the servers are others than at `generation`.
+    pub(super) fn has_changed(&self, generation: u64) -> bool {
+        self.generation.load(Relaxed) != generation
+    }
+
+    fn look(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.at = Instant::now();
+        let stamps = [stamp(&self.path), stamp(&self.behind_stub)];
+        if looked.stamps == stamps {
+            return;
+        }
+        looked.stamps = stamps;
+        let servers = read(&self.path, &self.behind_stub);
+        if **self.servers.load() != servers {
+            tracing::info!(?servers, "the host's name servers have changed");
+            self.servers.store(Arc::new(servers));
+            self.generation.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Watches the folders in which the files, and what they lead to as links, are or would be.
+    fn watch(&self, inotify: &Inotify) {
+        let mut folders = BTreeSet::new();
+        for path in [&self.path, &self.behind_stub] {
+            let real = fs::canonicalize(path).ok();
+            let links = fs::read_link(path).ok().and_then(|to| Some(path.parent()?.join(to)));
+            for path in [Some(path.clone()), links, real].into_iter().flatten() {
+                // The closest one that is there.
+                folders
+                    .extend(path.ancestors().skip(1).find(|dir| dir.is_dir()).map(Path::to_owned));
             }
-        };
-        let mut seen = BTreeSet::new();
-        Some(
-            servers
-                .into_iter()
-                .filter(|server| !never.contains(server) && seen.insert(*server))
-                .collect(),
-        )
+        }
+        let changes = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_MOVE_SELF;
+        for folder in folders {
+            // A folder that is watched already is not watched twice.
+            if let Err(errno) = inotify.add_watch(&folder, changes) {
+                tracing::debug!("cannot watch {}: {errno}", folder.display());
+            }
+        }
     }
 }
 
@@ -135,15 +227,21 @@ fn interface_index(name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn follow(dir: &Path) -> Watched {
-        Watched::new(Upstreams::Follow {
-            path: dir.join("resolv.conf"),
-            behind_stub: dir.join("uplink.conf"),
-        })
+    fn follow(dir: &Path) -> Arc<HostServers> {
+        HostServers::new(dir.join("resolv.conf"), dir.join("resolve/uplink.conf"))
     }
 
-    fn addrs(list: &[&str]) -> Option<Vec<SocketAddr>> {
-        Some(list.iter().map(|addr| addr.parse().unwrap()).collect())
+    fn addrs(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|addr| addr.parse().unwrap()).collect()
+    }
+
+    /// Waits until the notices have led to these servers; the files are looked at by nobody else.
+    async fn become_(host: &HostServers, list: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while **host.servers.load() != addrs(list) {
+            assert!(Instant::now() < deadline, "{:?} and not {list:?}", host.servers.load());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     #[test]
@@ -151,34 +249,59 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        let mut watched = follow(dir.path());
-        let never = BTreeSet::new();
-        assert_eq!(watched.poll(&never), addrs(&["192.0.2.1:53"]));
-        assert_eq!(watched.poll(&never), None);
+        let host = follow(dir.path());
+        assert_eq!(host.current().1, addrs(&["192.0.2.1:53"]));
+        let generation = host.current().0;
+        host.look();
+        assert!(!host.has_changed(generation));
         // As the tools do it: another file, renamed over this one.
         fs::write(dir.path().join("new"), "nameserver 192.0.2.2\n").unwrap();
         fs::rename(dir.path().join("new"), &path).unwrap();
-        assert_eq!(watched.poll(&never), addrs(&["192.0.2.2:53"]));
+        host.look();
+        assert!(host.has_changed(generation));
+        assert_eq!(host.current().1, addrs(&["192.0.2.2:53"]));
         fs::remove_file(&path).unwrap();
-        assert_eq!(watched.poll(&never), addrs(&["127.0.0.1:53"]));
+        host.look();
+        assert_eq!(host.current().1, addrs(&["127.0.0.1:53"]));
     }
 
-    #[test]
-    fn the_servers_behind_resolveds_stub_count() {
+    #[tokio::test]
+    async fn notices_tell_of_files_links_and_folders_that_come_later() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
-        let mut watched = follow(dir.path());
-        let never = BTreeSet::new();
-        assert_eq!(watched.poll(&never), addrs(&["127.0.0.53:53"]));
-        fs::write(dir.path().join("uplink.conf"), "nameserver 192.0.2.7\n").unwrap();
-        assert_eq!(watched.poll(&never), addrs(&["192.0.2.7:53"]));
+        let path = dir.path().join("resolv.conf");
+        fs::write(&path, "nameserver 127.0.0.53\n").unwrap();
+        let host = follow(dir.path());
+        let task = host.follow().unwrap();
+        become_(&host, &["127.0.0.53:53"]).await;
+        // The servers behind resolved's stub count, once it runs.
+        fs::create_dir(dir.path().join("resolve")).unwrap();
+        let uplink = dir.path().join("resolve/uplink.conf");
+        fs::write(&uplink, "nameserver 192.0.2.7\n").unwrap();
+        become_(&host, &["192.0.2.7:53"]).await;
+        fs::write(&uplink, "nameserver 192.0.2.8\n").unwrap();
+        become_(&host, &["192.0.2.8:53"]).await;
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("other/resolv.conf", &path).unwrap();
+        become_(&host, &["127.0.0.1:53"]).await;
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other/resolv.conf"), "nameserver 192.0.2.9\n").unwrap();
+        become_(&host, &["192.0.2.9:53"]).await;
+        task.abort();
     }
 
     #[test]
-    fn own_addresses_are_never_asked() {
-        let never = BTreeSet::from(["10.0.0.1:53".parse().unwrap()]);
-        let both = Upstreams::list(["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()]);
-        assert_eq!(Watched::new(both).poll(&never), addrs(&["10.0.0.2:53"]));
+    fn servers_of_networks_do_not_ask_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("resolv.conf"), "nameserver 10.0.0.1\nnameserver 192.0.2.1\n")
+            .unwrap();
+        let host = follow(dir.path());
+        let (ours, generation) =
+            (BTreeSet::from(["10.0.0.1:53".parse().unwrap()]), host.current().0);
+        host.leave_out(&ours);
+        assert!(host.has_changed(generation));
+        assert_eq!(host.current().1, addrs(&["192.0.2.1:53"]));
+        host.count_again(&ours);
+        assert_eq!(host.current().1, addrs(&["10.0.0.1:53", "192.0.2.1:53"]));
     }
 
     #[test]

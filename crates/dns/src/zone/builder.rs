@@ -3,22 +3,21 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hickory_proto::rr::rdata::{A, AAAA, PTR};
-use hickory_proto::rr::{Name, RData, Record};
 use ipnet::Ipv6Net;
-use vnet_types::{DnsName, Subnet};
+use vnet_types::{DnsName, Mx, RecordName, Srv, Subnet};
 
-use super::{GATEWAY_LABEL, HOST_TTL, Node, Zone, ancestors, apex, reverse_name};
-use crate::name::Key;
+use super::{Cut, GATEWAY_LABEL, HOST_TTL, Node, Zone, ancestors, apex};
+use crate::name::{self, key_of, reverse};
+use crate::wire::rtype;
 
-/// Why a name cannot be put into a zone.
+/// Why something cannot be put into a zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// The name and the domain are longer than a name can be (RFC 1035 §2.3.4).
     #[error("`{name}.{domain}` is longer than 253 characters: choose a shorter name")]
     TooLong {
         /// As given.
-        name: DnsName,
+        name: String,
         /// The zone's domain.
         domain: DnsName,
     },
@@ -26,7 +25,7 @@ pub enum ZoneError {
     #[error("`{name}` is the gateway's own name: choose another one")]
     Gateway {
         /// As given.
-        name: DnsName,
+        name: String,
     },
     /// Not a host's address.
     #[error("{addr} cannot be the address of `{name}`: it is no host's address")]
@@ -36,9 +35,15 @@ pub enum ZoneError {
         /// As given.
         addr: IpAddr,
     },
+    /// The name is an alias, which has nothing else (RFC 1034 §3.6.2), or has something already.
+    #[error("`{name}` cannot be an alias and something else as well: choose another name")]
+    Alias {
+        /// As given.
+        name: String,
+    },
 }
 
-/// Collects names and addresses for a [`Zone`].
+/// Collects names and records for a [`Zone`].
 #[derive(Debug, Clone)]
 pub struct ZoneBuilder {
     domain: DnsName,
@@ -47,7 +52,13 @@ pub struct ZoneBuilder {
     prefixes: Vec<Ipv6Net>,
     gateway6: Option<Ipv6Addr>,
     unforwarded: Vec<DnsName>,
+    forwarded: Vec<DnsName>,
     hosts: Vec<(DnsName, bool, IpAddr)>,
+    /// The keys of the hosts' full names.
+    named: HashSet<Box<[u8]>>,
+    /// The full names and the data of all other records.
+    records: Vec<(String, u16, Vec<u8>)>,
+    aliases: HashSet<Box<[u8]>>,
 }
 
 impl ZoneBuilder {
@@ -59,7 +70,11 @@ impl ZoneBuilder {
             prefixes: Vec::new(),
             gateway6: None,
             unforwarded: Vec::new(),
+            forwarded: Vec::new(),
             hosts: Vec::new(),
+            named: HashSet::new(),
+            records: Vec::new(),
+            aliases: HashSet::new(),
         }
     }
 
@@ -93,36 +108,108 @@ impl ZoneBuilder {
         self
     }
 
+    /// Names a domain that others know, even where it is below a special name, such as
+    /// `168.192.in-addr.arpa` or `corp.local`.
+    #[must_use]
+    pub fn forwarded(mut self, domain: DnsName) -> Self {
+        self.forwarded.push(domain);
+        self
+    }
+
     /// Adds an address of a host. `name` is taken relative to the network's domain, unless it ends
     /// in that domain already. A name may have several addresses; the first name of an address is
     /// the one that its PTR record gives.
     ///
     /// # Errors
-    /// The name is the gateway's, or too long with the domain; the address is no host's.
+    /// The name is the gateway's, an alias, or too long with the domain; the address is no host's.
     pub fn insert(&mut self, name: &DnsName, addr: IpAddr) -> Result<(), ZoneError> {
-        let relative = self.relative(name);
-        if relative.as_str().eq_ignore_ascii_case(GATEWAY_LABEL) {
-            return Err(ZoneError::Gateway { name: name.clone() });
-        }
+        let relative = self.relative(name.as_str());
+        let (bare, full) = (!relative.contains('.'), self.full(relative)?);
         if addr.is_unspecified()
             || addr.is_multicast()
             || matches!(addr, IpAddr::V4(v4) if v4.is_broadcast())
         {
             return Err(ZoneError::Address { name: name.clone(), addr });
         }
-        if relative.as_str().len() + 1 + self.domain.as_str().len() > 253 {
-            return Err(ZoneError::TooLong { name: relative, domain: self.domain.clone() });
+        let key = key_of(&full);
+        if self.aliases.contains(&key) {
+            return Err(ZoneError::Alias { name: name.to_string() });
         }
-        let bare = !relative.as_str().contains('.');
+        let relative = relative.parse().unwrap_or_else(|_| name.clone());
+        self.named.insert(key);
         self.hosts.push((relative, bare, addr));
+        Ok(())
+    }
+
+    /// Adds an alias (RFC 1035 §3.3.1). A target without a dot is in the network's domain.
+    ///
+    /// # Errors
+    /// The name is the gateway's, or has something else already.
+    pub fn cname(&mut self, name: &RecordName, target: &DnsName) -> Result<(), ZoneError> {
+        let full = self.owner(name)?;
+        let key = key_of(&full);
+        let taken = self.named.contains(&key)
+            || full.eq_ignore_ascii_case(self.domain.as_str())
+            || self.records.iter().any(|(other, ..)| other.eq_ignore_ascii_case(&full));
+        if taken {
+            return Err(ZoneError::Alias { name: name.to_string() });
+        }
+        self.aliases.insert(key);
+        self.records.push((full, rtype::CNAME, self.target(target)));
+        Ok(())
+    }
+
+    /// Adds a text (RFC 1035 §3.3.14), in strings of 255 bytes at most.
+    ///
+    /// # Errors
+    /// The name is the gateway's, or an alias.
+    pub fn txt(&mut self, name: &RecordName, text: &str) -> Result<(), ZoneError> {
+        let mut data = Vec::with_capacity(text.len() + 1);
+        let mut chunks = text.as_bytes().chunks(255).peekable();
+        if chunks.peek().is_none() {
+            data.push(0);
+        }
+        for chunk in chunks {
+            data.push(chunk.len() as u8);
+            data.extend_from_slice(chunk);
+        }
+        self.record(name, rtype::TXT, data)
+    }
+
+    /// Adds a mail exchanger (RFC 1035 §3.3.9).
+    ///
+    /// # Errors
+    /// As for [`ZoneBuilder::txt`].
+    pub fn mx(&mut self, name: &RecordName, mx: &Mx) -> Result<(), ZoneError> {
+        let data = [mx.preference.to_be_bytes().to_vec(), self.target(&mx.target)].concat();
+        self.record(name, rtype::MX, data)
+    }
+
+    /// Adds where a service is (RFC 2782).
+    ///
+    /// # Errors
+    /// As for [`ZoneBuilder::txt`].
+    pub fn srv(&mut self, name: &RecordName, srv: &Srv) -> Result<(), ZoneError> {
+        let numbers = [srv.priority, srv.weight, srv.port];
+        let mut data: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+        data.extend(self.target(&srv.target));
+        self.record(name, rtype::SRV, data)
+    }
+
+    fn record(&mut self, name: &RecordName, kind: u16, data: Vec<u8>) -> Result<(), ZoneError> {
+        let full = self.owner(name)?;
+        if self.aliases.contains(&key_of(&full)) {
+            return Err(ZoneError::Alias { name: name.to_string() });
+        }
+        self.records.push((full, kind, data));
         Ok(())
     }
 
     /// The zone.
     #[must_use]
     pub fn build(self) -> Zone {
-        let domain = absolute(self.domain.as_str());
-        let server = absolute(&format!("{GATEWAY_LABEL}.{}", self.domain));
+        let domain = self.domain.as_str();
+        let server = format!("{GATEWAY_LABEL}.{domain}");
         let mut zone = Zone {
             domain: self.domain.clone(),
             subnet: self.subnet,
@@ -133,116 +220,145 @@ impl ZoneBuilder {
         };
         let within = (self.subnet.prefix_len() > 24).then_some(self.subnet);
         for unforwarded in &self.unforwarded {
-            zone.add_cut(&absolute(unforwarded.as_str()), &server, self.serial, None);
+            zone.add_cut(unforwarded.as_str(), &server, self.serial, None);
         }
-        zone.add_cut(&domain, &server, self.serial, None);
+        for forwarded in &self.forwarded {
+            zone.cuts.insert(key_of(forwarded.as_str()), Cut::Elsewhere);
+        }
+        zone.add_cut(domain, &server, self.serial, None);
         for apex in reverse_cuts(self.subnet) {
             zone.add_cut(&apex, &server, self.serial, within);
         }
-        for prefix in &self.prefixes {
-            for apex in reverse_cuts6(*prefix) {
-                zone.add_cut(&apex, &server, self.serial, None);
-            }
+        for apex in self.prefixes.iter().flat_map(|prefix| reverse_cuts6(*prefix)) {
+            zone.add_cut(&apex, &server, self.serial, None);
         }
         let mut named = HashSet::new();
         let gateways = [Some(self.subnet.gateway().into()), self.gateway6.map(IpAddr::V6)];
         for gateway in gateways.into_iter().flatten() {
-            zone.add_host(&server, &absolute(GATEWAY_LABEL), true, gateway);
+            zone.add_host(&server, GATEWAY_LABEL, true, gateway);
             named.insert(gateway);
             zone.add_ptr(gateway, &server);
         }
         for (name, bare, addr) in &self.hosts {
-            let full = absolute(&format!("{name}.{}", self.domain));
-            zone.add_host(&full, &absolute(name.as_str()), *bare, *addr);
+            let full = format!("{name}.{domain}");
+            zone.add_host(&full, name.as_str(), *bare, *addr);
             if named.insert(*addr) {
                 zone.add_ptr(*addr, &full);
+            }
+        }
+        for (full, kind, data) in &self.records {
+            ancestors(&mut zone.nodes, key_of(full)).add(*kind, HOST_TTL, data);
+            let bare = self.relative(full);
+            if *kind == rtype::CNAME && !bare.contains('.') {
+                zone.plain.entry(key_of(bare)).or_default().add(*kind, HOST_TTL, data);
             }
         }
         zone
     }
 
     /// `name` without the network's domain at its end.
-    fn relative(&self, name: &DnsName) -> DnsName {
-        let (text, domain) = (name.as_str(), self.domain.as_str());
-        text.len()
-            .checked_sub(domain.len() + 1)
-            .filter(|&at| at > 0 && text[at + 1..].eq_ignore_ascii_case(domain))
-            .filter(|&at| text.as_bytes()[at] == b'.')
-            .and_then(|at| text[..at].parse().ok())
-            .unwrap_or_else(|| name.clone())
+    fn relative<'n>(&self, name: &'n str) -> &'n str {
+        let domain = self.domain.as_str();
+        let at = name.len().checked_sub(domain.len() + 1).filter(|&at| at > 0);
+        match at.and_then(|at| name.split_at_checked(at)) {
+            Some((relative, rest))
+                if rest.strip_prefix('.').is_some_and(|rest| rest.eq_ignore_ascii_case(domain)) =>
+            {
+                relative
+            }
+            _ => name,
+        }
+    }
+
+    /// The full name of one that is not the gateway's.
+    fn full(&self, relative: &str) -> Result<String, ZoneError> {
+        if relative.eq_ignore_ascii_case(GATEWAY_LABEL) {
+            return Err(ZoneError::Gateway { name: relative.to_owned() });
+        }
+        let full = format!("{relative}.{}", self.domain);
+        if full.len() > 253 {
+            let (name, domain) = (relative.to_owned(), self.domain.clone());
+            return Err(ZoneError::TooLong { name, domain });
+        }
+        Ok(full)
+    }
+
+    fn owner(&self, name: &RecordName) -> Result<String, ZoneError> {
+        match name.as_str() {
+            RecordName::DOMAIN => Ok(self.domain.to_string()),
+            name => self.full(self.relative(name)),
+        }
+    }
+
+    /// The wire form of what a record points to.
+    fn target(&self, target: &DnsName) -> Vec<u8> {
+        if target.as_str().contains('.') {
+            name::wire(target.as_str())
+        } else {
+            name::wire(&format!("{target}.{}", self.domain))
+        }
     }
 }
 
 impl Zone {
-    fn add_cut(&mut self, name: &Name, server: &Name, serial: u32, within: Option<Subnet>) {
+    fn add_cut(&mut self, name: &str, server: &str, serial: u32, within: Option<Subnet>) {
         let (cut, node) = apex(name, server, serial, within);
         // The apex of a cut that is wider than what is ours is not ours to describe.
         if within.is_none() {
-            let at = ancestors(&mut self.nodes, name);
-            node.sets.into_iter().flat_map(|(_, records)| records).for_each(|r| at.add(r));
+            let at = ancestors(&mut self.nodes, key_of(name));
+            for set in node.sets {
+                set.data().for_each(|data| at.add(set.rtype, ttl_of(set.rtype), data));
+            }
         }
-        self.cuts.insert(Key::new(name).as_bytes().into(), cut);
+        self.cuts.insert(key_of(name), cut);
     }
 
-    fn add_host(&mut self, full: &Name, plain: &Name, bare: bool, addr: IpAddr) {
-        let node = ancestors(&mut self.nodes, full);
-        let has = |node: &Node| node.sets.iter().any(|(rtype, _)| rtype.is_ip_addr());
-        self.hosts += usize::from(!has(node));
-        node.add(address(full, addr));
-        if bare && !plain.is_localhost() {
-            let key = Key::new(plain);
-            self.plain.entry(key.as_bytes().into()).or_default().add(address(plain, addr));
+    fn add_host(&mut self, full: &str, plain: &str, bare: bool, addr: IpAddr) {
+        let add = |node: &mut Node| match addr {
+            IpAddr::V4(v4) => node.add(rtype::A, HOST_TTL, &v4.octets()),
+            IpAddr::V6(v6) => node.add(rtype::AAAA, HOST_TTL, &v6.octets()),
+        };
+        let node = ancestors(&mut self.nodes, key_of(full));
+        self.hosts += usize::from(!node.has(rtype::A) && !node.has(rtype::AAAA));
+        add(node);
+        if bare && !plain.eq_ignore_ascii_case("localhost") {
+            add(self.plain.entry(key_of(plain)).or_default());
         }
     }
 
     /// Where the reverse name is not ours, nobody ever asks this node for it.
-    fn add_ptr(&mut self, addr: IpAddr, to: &Name) {
-        let name = reverse_name(addr);
-        let ptr = Record::from_rdata(name.clone(), HOST_TTL, RData::PTR(PTR(to.clone())));
-        ancestors(&mut self.nodes, &name).add(ptr);
+    fn add_ptr(&mut self, addr: IpAddr, to: &str) {
+        let node = ancestors(&mut self.nodes, key_of(&reverse(addr)));
+        node.add(rtype::PTR, HOST_TTL, &name::wire(to));
     }
 }
 
-fn address(name: &Name, addr: IpAddr) -> Record {
-    let data = match addr {
-        IpAddr::V4(v4) => RData::A(A(v4)),
-        IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-    };
-    Record::from_rdata(name.clone(), HOST_TTL, data)
-}
-
-/// The text of a validated [`DnsName`], or of two whose joined length was checked, as a name.
-fn absolute(text: &str) -> Name {
-    let mut name = Name::from_ascii(text).unwrap_or_default();
-    name.set_fqdn(true);
-    name
+fn ttl_of(kind: u16) -> u32 {
+    if kind == rtype::SOA { super::NEGATIVE_TTL } else { HOST_TTL }
 }
 
 /// The names below `in-addr.arpa` that cover the subnet at the next octet (RFC 1035 §3.5): 128 at
 /// most, for a /9.
-fn reverse_cuts(subnet: Subnet) -> Vec<Name> {
+fn reverse_cuts(subnet: Subnet) -> Vec<String> {
     let octets = subnet.prefix_len().div_ceil(8).min(3);
     let step = 1_u32 << (32 - 8 * u32::from(octets));
     let count = 1_u32 << (8 * octets).saturating_sub(subnet.prefix_len());
     let first = u32::from(subnet.net().network());
-    (0..count)
-        .map(|index| {
-            let addr = Ipv4Addr::from(first.wrapping_add(index.wrapping_mul(step)));
-            reverse_name(addr.into()).trim_to(usize::from(octets) + 2)
-        })
-        .collect()
+    let of = |index: u32| Ipv4Addr::from(first.wrapping_add(index.wrapping_mul(step)));
+    (0..count).map(|index| parent(of(index).into(), 4 - usize::from(octets))).collect()
 }
 
 /// The names below `ip6.arpa` that cover the prefix at the next nibble (RFC 3596 §2.5): 8 at most.
-fn reverse_cuts6(prefix: Ipv6Net) -> Vec<Name> {
+fn reverse_cuts6(prefix: Ipv6Net) -> Vec<String> {
     let nibbles = prefix.prefix_len().div_ceil(4).max(1);
     let step = 1_u128 << (128 - 4 * u32::from(nibbles));
     let count = 1_u128 << (4 * nibbles - prefix.prefix_len()).min(3);
     let first = u128::from(prefix.network());
-    (0..count)
-        .map(|index| {
-            let addr = Ipv6Addr::from(first.wrapping_add(index.wrapping_mul(step)));
-            reverse_name(addr.into()).trim_to(usize::from(nibbles) + 2)
-        })
-        .collect()
+    let of = |index: u128| Ipv6Addr::from(first.wrapping_add(index.wrapping_mul(step)));
+    (0..count).map(|index| parent(of(index).into(), 32 - usize::from(nibbles))).collect()
+}
+
+/// The reverse name of `addr` without so many labels at its beginning.
+fn parent(addr: IpAddr, labels: usize) -> String {
+    reverse(addr).split('.').skip(labels).collect::<Vec<_>>().join(".")
 }

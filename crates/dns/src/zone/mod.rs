@@ -2,28 +2,27 @@
 //!
 //! A [`Zone`] is built once ([`Zone::builder`]), never changed, and swapped for the next one when
 //! a lease changes; a query reads it without a lock. Internally it is a set of *cuts* (the names
-//! at which an authority of ours begins) and a map of *nodes* (the names that exist). A lookup
-//! finds the closest cut above the name, or leaves the name to the upstreams; below a cut the
-//! node decides: records, an empty answer (RFC 2308 §2.2), or, where there is no node, NXDOMAIN
-//! (§2.1). Every ancestor of a node up to its cut is a node as well, so NXDOMAIN always means that
-//! there is nothing beneath (RFC 8020 §2).
+//! at which an authority of ours begins, or ends again) and a map of *nodes* (the names that
+//! exist). A lookup finds the closest cut above the name, or leaves the name to the upstreams;
+//! below a cut the node decides: records, an empty answer (RFC 2308 §2.2), or, where there is no
+//! node, NXDOMAIN (§2.1). Every ancestor of a node up to its cut is a node as well, so NXDOMAIN
+//! always means that there is nothing beneath (RFC 8020 §2).
 
 mod builder;
+mod record;
 mod special;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::IpAddr;
 
-use hickory_proto::rr::rdata::{NS, SOA};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
 use vnet_types::{DnsName, Subnet};
 
 use crate::name::{self, Key};
+use crate::wire::rtype;
 
 pub use builder::{ZoneBuilder, ZoneError};
+pub(crate) use record::{RECORD_HEAD, RrSet, Soa};
 
 /// Seconds for which a guest's records may be cached: short, because a guest that moved or was
 /// made anew has another address at once.
@@ -50,47 +49,61 @@ pub struct Zone {
 
 /// The answer of a [`Zone`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer<'z> {
-    /// The records of that name and type: one at least.
-    Records(Cow<'z, [Record]>),
+pub(crate) enum Answer<'z> {
+    /// The records of that name and type.
+    Records(&'z RrSet),
+    /// The name is another name's alias: its CNAME record.
+    Alias(&'z RrSet),
     /// The name exists, with other types or as a parent of names; the SOA record says for how long
     /// this may be cached.
-    NoData(&'z Record),
+    NoData(&'z Soa),
     /// The name does not exist, and nothing beneath it.
-    NxDomain(&'z Record),
+    NxDomain(&'z Soa),
     /// Somebody else's name: ask upstream.
     NotOurs,
 }
 
 /// Where an authority of ours begins.
 #[derive(Debug, Clone)]
-struct Cut {
-    soa: Record,
-    /// Only the addresses of this subnet are ours; the cut is wider (RFC 1035 §3.5 cuts at octets).
-    within: Option<Subnet>,
+enum Cut {
+    /// We know all that is there.
+    Ours {
+        soa: Soa,
+        /// Only the addresses of this subnet are ours; the cut is wider (RFC 1035 §3.5 cuts at
+        /// octets).
+        within: Option<Subnet>,
+        /// Whether a validator is to be told by the parent's servers that it is not signed.
+        delegated: bool,
+    },
+    /// Others know what is there, though it is below an authority of ours.
+    Elsewhere,
 }
 
 /// A name that exists; one without records is an empty non-terminal (RFC 8020 §1).
 #[derive(Debug, Clone, Default)]
 struct Node {
-    sets: Vec<(RecordType, Vec<Record>)>,
+    sets: Vec<RrSet>,
 }
 
 impl Node {
-    fn get(&self, rtype: RecordType) -> Option<&[Record]> {
-        if rtype == RecordType::ANY {
+    fn get(&self, kind: u16) -> Option<Answer<'_>> {
+        if kind == rtype::ANY {
             // RFC 8482 §4.1: one of the sets answers ANY.
-            return self.sets.first().map(|(_, records)| records.as_slice());
+            return self.sets.first().map(Answer::Records);
         }
-        self.sets.iter().find(|(have, _)| *have == rtype).map(|(_, records)| records.as_slice())
+        let set = |kind| self.sets.iter().find(|set| set.rtype == kind);
+        // RFC 1034 §3.6.2: an alias has no other types.
+        set(kind).map(Answer::Records).or_else(|| set(rtype::CNAME).map(Answer::Alias))
     }
 
-    fn add(&mut self, record: Record) {
-        let rtype = record.record_type();
-        match self.sets.iter_mut().find(|(have, _)| *have == rtype) {
-            Some((_, records)) if records.contains(&record) => {}
-            Some((_, records)) => records.push(record),
-            None => self.sets.push((rtype, vec![record])),
+    fn has(&self, kind: u16) -> bool {
+        self.sets.iter().any(|set| set.rtype == kind)
+    }
+
+    fn add(&mut self, kind: u16, ttl: u32, data: &[u8]) {
+        match self.sets.iter_mut().find(|set| set.rtype == kind) {
+            Some(set) => set.add(ttl, data),
+            None => self.sets.push(RrSet::new(kind, ttl, data)),
         }
     }
 }
@@ -121,43 +134,37 @@ impl Zone {
         self.hosts
     }
 
-    /// What is known about `name` and `rtype` in class IN. The case of letters in `name` makes no
-    /// difference (RFC 4343 §3).
-    #[must_use]
-    pub fn lookup(&self, name: &Name, rtype: RecordType) -> Answer<'_> {
+    /// What is known about a name and a type in class IN.
+    pub(crate) fn lookup(&self, key: &Key, kind: u16) -> Answer<'_> {
         let special = &*special::SPECIAL;
-        let key = Key::new(name);
         if key.labels() == 1
             && let Some(node) = self.plain.get(key.as_bytes())
         {
-            return match node.get(rtype) {
-                Some(records) => Answer::Records(Cow::Borrowed(records)),
-                None => Answer::NoData(&special.root_soa),
-            };
+            return node.get(kind).unwrap_or(Answer::NoData(&special.root_soa));
         }
-        let Some((apex, cut)) = self.cut(&key) else {
+        let Some((apex, cut)) = self.cut(key) else {
             // RFC 8020 would let NXDOMAIN for a top-level name hide all that is beneath; but a
             // bare name is asked for addresses by people only, and it must not leak.
-            return if key.labels() == 1 && !special::is_infrastructure(rtype) {
+            return if key.labels() == 1 && !special::is_infrastructure(kind) {
                 Answer::NxDomain(&special.root_soa)
             } else {
                 Answer::NotOurs
             };
         };
+        let Cut::Ours { soa, delegated, .. } = cut else { return Answer::NotOurs };
+        if *delegated && kind == rtype::DS && apex == key.as_bytes() {
+            return Answer::NotOurs;
+        }
         if apex == b"\x09localhost" {
-            return match special::localhost(name, rtype) {
-                Some(record) => Answer::Records(Cow::Owned(vec![record])),
-                None => Answer::NoData(&cut.soa),
-            };
+            return special.localhost.get(kind).unwrap_or(Answer::NoData(soa));
         }
         let nodes = [&self.nodes, &special.nodes].map(|nodes| nodes.get(key.as_bytes()));
-        if let Some(records) = nodes.iter().flatten().find_map(|node| node.get(rtype)) {
-            return Answer::Records(Cow::Borrowed(records));
-        }
-        if nodes.iter().any(Option::is_some) {
-            Answer::NoData(&cut.soa)
+        if let Some(answer) = nodes.iter().flatten().find_map(|node| node.get(kind)) {
+            answer
+        } else if nodes.iter().any(Option::is_some) {
+            Answer::NoData(soa)
         } else {
-            Answer::NxDomain(&cut.soa)
+            Answer::NxDomain(soa)
         }
     }
 
@@ -165,49 +172,44 @@ impl Zone {
     fn cut<'z, 'k>(&'z self, key: &'k Key) -> Option<(&'k [u8], &'z Cut)> {
         let special = &*special::SPECIAL;
         key.suffixes().find_map(|suffix| {
-            let ours = self.cuts.get(suffix).filter(|cut| {
-                cut.within.is_none_or(|subnet| {
+            let ours = self.cuts.get(suffix).filter(|cut| match cut {
+                Cut::Ours { within: Some(subnet), .. } => {
                     name::reverse_v4(key.as_bytes()).is_some_and(|addr| subnet.contains(addr))
-                })
+                }
+                _ => true,
             });
             ours.or_else(|| special.cuts.get(suffix)).map(|cut| (suffix, cut))
         })
     }
 }
 
-/// The SOA record of a zone; as the record of a negative answer it carries [`NEGATIVE_TTL`] both
-/// as its own TTL and as its minimum, the smaller of which counts (RFC 2308 §5).
-fn soa(apex: &Name, server: &Name, serial: u32) -> Record {
+/// The data of a zone's SOA record, and the record. `server` is the name of the name server.
+fn soa(apex: &str, server: &str, serial: u32) -> (Vec<u8>, Soa) {
     // RFC 6303 §3 names nobody.invalid for zones without an administrator.
-    let nobody = Name::from_ascii("nobody.invalid.").unwrap_or_default();
-    let data = SOA::new(server.clone(), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL);
-    Record::from_rdata(apex.clone(), NEGATIVE_TTL, RData::SOA(data))
+    let mut data = [name::wire(server), name::wire("nobody.invalid")].concat();
+    for number in [serial, 3600, 1200, 604_800, NEGATIVE_TTL] {
+        data.extend_from_slice(&number.to_be_bytes());
+    }
+    let soa = Soa::new(apex, &data, NEGATIVE_TTL);
+    (data, soa)
 }
 
 /// A cut and the node at it.
-fn apex(apex: &Name, server: &Name, serial: u32, within: Option<Subnet>) -> (Cut, Node) {
-    let soa = soa(apex, server, serial);
+fn apex(apex: &str, server: &str, serial: u32, within: Option<Subnet>) -> (Cut, Node) {
+    let (data, soa) = soa(apex, server, serial);
     let mut node = Node::default();
-    node.add(soa.clone());
-    node.add(Record::from_rdata(apex.clone(), HOST_TTL, RData::NS(NS(server.clone()))));
-    (Cut { soa, within }, node)
+    node.add(rtype::SOA, NEGATIVE_TTL, &data);
+    node.add(rtype::NS, HOST_TTL, &name::wire(server));
+    (Cut::Ours { soa, within, delegated: false }, node)
 }
 
-/// The node of `name`, made with all its ancestors where it is missing.
-fn ancestors<'n>(nodes: &'n mut HashMap<Box<[u8]>, Node>, name: &Name) -> &'n mut Node {
-    let key = Key::new(name);
-    for suffix in key.suffixes().skip(1) {
+/// The node of the name with this key, made with all its ancestors where it is missing.
+fn ancestors(nodes: &mut HashMap<Box<[u8]>, Node>, key: Box<[u8]>) -> &mut Node {
+    for suffix in name::suffixes(&key).skip(1) {
         if nodes.contains_key(suffix) {
             break;
         }
         nodes.insert(suffix.into(), Node::default());
     }
-    nodes.entry(key.as_bytes().into()).or_default()
-}
-
-/// The name whose PTR record names `addr` (RFC 1035 §3.5, RFC 3596 §2.5).
-fn reverse_name(addr: IpAddr) -> Name {
-    let mut name = Name::from(addr);
-    name.set_fqdn(true);
-    name
+    nodes.entry(key).or_default()
 }

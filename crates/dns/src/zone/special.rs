@@ -1,37 +1,47 @@
 //! Names that are answered here whatever the network, and never forwarded: the locally served
-//! reverse zones (RFC 6303 §4, RFC 7793) and the special-use names (RFC 6761, RFC 7686,
-//! RFC 9462 §6.5).
+//! reverse zones (RFC 6303 §4, RFC 7793) and the special-use names (RFC 6761, RFC 6762 §22.1,
+//! RFC 7686, RFC 8375, RFC 9462 §6.5, RFC 9476). `example` is not special for a DNS server
+//! (RFC 6761 §6.5).
 //!
-//! `example` is not special for a DNS server (RFC 6761 §6.5); `local` is left alone, because
-//! Active Directory sites do use it in unicast DNS.
+//! A network's own domain, or a rule for split DNS, beneath one of them counts before it.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use hickory_proto::rr::rdata::{A, AAAA, PTR};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use super::{Cut, HOST_TTL, Node, Soa, ancestors, apex, soa};
+use crate::name;
+use crate::wire::rtype;
 
-use super::{Cut, HOST_TTL, Node, ancestors, apex, soa};
-use crate::name::Key;
-
-/// The zones and their nodes. The names are constants, so all of them parse.
+/// The zones and their nodes. The names are constants, so all of them are names.
 pub(super) struct Special {
     pub(super) cuts: HashMap<Box<[u8]>, Cut>,
     pub(super) nodes: HashMap<Box<[u8]>, Node>,
+    /// `localhost` and all that is beneath it (RFC 6761 §6.3).
+    pub(super) localhost: Node,
     /// For the absence of a top-level name, which is nobody's zone of ours.
-    pub(super) root_soa: Record,
+    pub(super) root_soa: Soa,
 }
 
 pub(super) static SPECIAL: LazyLock<Special> = LazyLock::new(Special::new);
+
+/// The zone that the root's servers delegate, without signature, so that what is beneath it may
+/// be anybody's (RFC 8375 §7).
+const HOME: &str = "home.arpa";
 
 const NAMES: &[&str] = &[
     // RFC 6761 §6.2, §6.3, §6.4
     "test",
     "localhost",
     "invalid",
+    // RFC 6762 §22.1 (5): multicast DNS has its own way
+    "local",
     // RFC 7686 §2
     "onion",
+    // RFC 9476 §3
+    "alt",
+    // RFC 8375 §4 (5)
+    HOME,
     // RFC 9462 §6.5: a forwarder does not pass on the discovery of its upstream's encryption.
     "resolver.arpa",
     // RFC 6303 §4.1
@@ -59,19 +69,9 @@ const NAMES: &[&str] = &[
 
 /// Top-level names' own types, which a validating guest asks on its way down from the root
 /// (RFC 4035 §5). They are forwarded even though the name has one label.
-pub(super) fn is_infrastructure(rtype: RecordType) -> bool {
+pub(super) fn is_infrastructure(kind: u16) -> bool {
     // SOA, NS, DS, RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, CDS, CDNSKEY, ZONEMD
-    matches!(u16::from(rtype), 2 | 6 | 43 | 46 | 47 | 48 | 50 | 51 | 59 | 60 | 63)
-}
-
-/// The addresses of `localhost` and of all that is beneath it (RFC 6761 §6.3).
-pub(super) fn localhost(name: &Name, rtype: RecordType) -> Option<Record> {
-    let data = match rtype {
-        RecordType::A | RecordType::ANY => RData::A(A(Ipv4Addr::LOCALHOST)),
-        RecordType::AAAA => RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)),
-        _ => return None,
-    };
-    Some(Record::from_rdata(name.clone(), HOST_TTL, data))
+    matches!(kind, 2 | 6 | 43 | 46 | 47 | 48 | 50 | 51 | 59 | 60 | 63)
 }
 
 impl Special {
@@ -82,24 +82,24 @@ impl Special {
             .map(|&name| name.to_owned())
             .chain((16..=31).map(|octet| format!("{octet}.172.in-addr.arpa")))
             .chain((64..=127).map(|octet| format!("{octet}.100.in-addr.arpa")));
-        let mut special = Self {
-            cuts: HashMap::new(),
-            nodes: HashMap::new(),
-            root_soa: soa(&Name::root(), &Name::root(), 1),
-        };
-        for name in names.filter_map(|name| Name::from_ascii(name + ".").ok()) {
-            let key = Key::new(&name);
+        let (mut cuts, mut nodes) = (HashMap::new(), HashMap::new());
+        for name in names {
             // RFC 6303 §3: the zone's own name is its name server's.
-            let (cut, node) = apex(&name, &name, 1, None);
-            special.cuts.insert(key.as_bytes().into(), cut);
-            special.nodes.insert(key.as_bytes().into(), node);
+            let (mut cut, node) = apex(&name, &name, 1, None);
+            if let Cut::Ours { delegated, .. } = &mut cut {
+                *delegated = name == HOME;
+            }
+            cuts.insert(name::key_of(&name), cut);
+            nodes.insert(name::key_of(&name), node);
         }
-        for addr in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-            let name = super::reverse_name(addr);
-            let Ok(localhost) = Name::from_ascii("localhost.") else { continue };
-            let ptr = Record::from_rdata(name.clone(), HOST_TTL, RData::PTR(PTR(localhost)));
-            ancestors(&mut special.nodes, &name).add(ptr);
+        let mut localhost = Node::default();
+        localhost.add(rtype::A, HOST_TTL, &Ipv4Addr::LOCALHOST.octets());
+        localhost.add(rtype::AAAA, HOST_TTL, &Ipv6Addr::LOCALHOST.octets());
+        for addr in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let node = ancestors(&mut nodes, name::key_of(&name::reverse(addr)));
+            node.add(rtype::PTR, HOST_TTL, &name::wire("localhost"));
         }
-        special
+        let root_soa = soa(".", ".", 1).1;
+        Self { cuts, nodes, localhost, root_soa }
     }
 }

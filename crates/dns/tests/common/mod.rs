@@ -15,7 +15,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use vnet_dns::zone::Zone;
-use vnet_dns::{Config, DnsServer, Timing, Upstreams};
+use vnet_dns::{Config, DnsServer, Rules, Timing, Upstreams};
 
 /// Far longer than anything here takes: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -37,13 +37,14 @@ pub(crate) fn zone() -> Zone {
 
 /// A configuration whose clients are on the loopback device.
 pub(crate) fn config(upstreams: &[SocketAddr]) -> Config {
-    let mut config = Config::new(zone());
+    let list = upstreams.iter().map(|addr| addr.to_string().parse().unwrap());
+    let mut config = Config::new(zone(), Rules::new(Upstreams::List(list.collect())));
     config.clients = vec!["127.0.0.0/8".parse().unwrap()];
-    config.upstreams = Upstreams::List(upstreams.to_vec());
     config.timing = Timing {
         stagger: Duration::from_millis(150),
         deadline: Duration::from_millis(1200),
         backoff: Duration::from_secs(60),
+        patience: Duration::from_millis(300),
     };
     config
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use vnet_dns::zone::Zone;
-use vnet_dns::{Config, DnsServer, Forwarding, Upstreams};
+use vnet_dns::zone::{Zone, ZoneError};
+use vnet_dns::{Config, DnsServer, Forwarding, Rules, Upstreams};
+use vnet_plan::uplink::{Domain, Resolver, Server};
 use vnet_types::{DnsName, MacAddr, Mode, NetworkDefinition};
 
 use super::ServiceError;
@@ -38,10 +39,9 @@ type Named = BTreeMap<IpAddr, (DnsName, Option<MacAddr>)>;
 
 pub(crate) fn start(
     network: &NetworkDefinition,
-    upstreams: &Upstreams,
+    host: &Upstreams,
 ) -> Result<Arc<DnsServer>, ServiceError> {
-    let mut config = Config::new(zone(network, &Named::new(), 1));
-    config.upstreams = upstreams_of(network, upstreams);
+    let mut config = Config::new(zone(network, &Named::new(), 1), rules_of(network, host));
     if network.mode == Mode::Hostonly {
         config.forwarding = Forwarding::Off;
     }
@@ -58,12 +58,48 @@ pub(crate) fn start(
         .map_err(|source| ServiceError::Dns { bridge: network.bridge.to_string(), source })
 }
 
-/// Whom the network's server asks: the servers that its definition names, or those of the host.
-pub(crate) fn upstreams_of(network: &NetworkDefinition, host: &Upstreams) -> Upstreams {
-    if network.dns.upstreams.is_empty() {
+/// Whom the network's server asks for what: the servers that its definition names, or those of
+/// the host.
+pub(crate) fn rules_of(network: &NetworkDefinition, host: &Upstreams) -> Rules {
+    let dns = &network.dns;
+    let upstreams = if dns.upstreams.is_empty() {
         host.clone()
     } else {
-        Upstreams::list(network.dns.upstreams.iter().copied())
+        Upstreams::List(dns.upstreams.clone())
+    };
+    let split = dns.split.iter().filter(|(_, servers)| !servers.is_empty());
+    Rules {
+        upstreams,
+        split: split.map(|(domain, servers)| (domain.clone(), servers.clone())).collect(),
+        rebind_protection: dns.rebind_protection,
+        rebind_allowed: dns.rebind_allowed.clone(),
+    }
+}
+
+/// Has the host resolve the names of the network's guests, where systemd-resolved serves it: what is
+/// in the network's domain is asked at its gateway, and nothing else is. It forgets that with the
+/// bridge. Nothing waits for it.
+pub(crate) fn tell_host(network: &NetworkDefinition) {
+    let (bridge, wanted) = (network.bridge.clone(), resolver_of(network));
+    tokio::spawn(async move {
+        if let Err(error) = vnet_kernel::set_resolver(&bridge, &wanted).await {
+            tracing::warn!("this host does not resolve the names of guests on {bridge}: {error}");
+        }
+    });
+}
+
+fn resolver_of(network: &NetworkDefinition) -> Resolver {
+    let server = |address| Server { address, port: 0, name: String::new() };
+    let no = || "no".to_owned();
+    Resolver {
+        servers: vec![server(network.subnet.gateway().into())],
+        domains: vec![Domain { name: network.domain.to_string(), route_only: true }],
+        default_route: false,
+        llmnr: no(),
+        multicast_dns: no(),
+        dns_over_tls: no(),
+        dnssec: no(),
+        negative_trust_anchors: Vec::new(),
     }
 }
 
@@ -140,12 +176,32 @@ fn zone(network: &NetworkDefinition, leased: &Named, serial: u32) -> Zone {
     {
         builder = builder.unforwarded(parent);
     }
-    let mut insert = |name: &DnsName, address: IpAddr| {
-        // Guests choose names too: what they can repeat is no warning.
-        if let Err(error) = builder.insert(name, address) {
-            tracing::debug!("network {}: a name is left out of the DNS: {error}", network.name);
+    for (domain, servers) in &network.dns.split {
+        builder = if servers.is_empty() {
+            builder.unforwarded(domain.clone())
+        } else {
+            builder.forwarded(domain.clone())
+        };
+    }
+    // Guests choose names too: what they can repeat is no warning.
+    let note = |result: Result<(), ZoneError>| {
+        if let Err(error) = result {
+            tracing::debug!("network {}: left out of the DNS: {error}", network.name);
         }
     };
+    for (name, target) in &network.dns.cname {
+        note(builder.cname(name, target));
+    }
+    for (name, texts) in &network.dns.txt {
+        texts.iter().for_each(|text| note(builder.txt(name, text)));
+    }
+    for (name, exchangers) in &network.dns.mx {
+        exchangers.iter().for_each(|mx| note(builder.mx(name, mx)));
+    }
+    for (name, services) in &network.dns.srv {
+        services.iter().for_each(|srv| note(builder.srv(name, srv)));
+    }
+    let mut insert = |name: &DnsName, address: IpAddr| note(builder.insert(name, address));
     for (name, addresses) in &network.dns.hosts {
         addresses.iter().for_each(|address| insert(name, *address));
     }

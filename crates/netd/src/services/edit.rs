@@ -90,9 +90,10 @@ impl Services {
         if let Some(six) = &self.six {
             six.reconfigure(network)?;
         }
-        self.dns.set_upstreams(dns::upstreams_of(network, upstreams));
+        self.dns.set_rules(dns::rules_of(network, upstreams));
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.reconfigure(network.clone());
+        dns::tell_host(network);
         Ok(())
     }
 

@@ -104,6 +104,7 @@ impl Services {
         let dns = dns::start(network, upstreams)?;
         let zones = dns::Zones::new(network.clone(), dns.clone(), changes.leases.clone());
         let zones = Arc::new(Mutex::new(zones));
+        dns::tell_host(network);
         let six = Six::start(network, mac, journal6, zones.clone(), changes).await?;
         let Some(config) = vnet_dhcp::ServerConfig::for_network(network, mac) else {
             return Ok(Self { bridge: index, mtu, dhcp: None, six, journal, zones, dns });
@@ -138,6 +139,11 @@ impl Services {
         self.bridge == bridge
             && self.dhcp.as_ref().is_none_or(|(_, task)| !task.is_finished())
             && self.six.as_ref().is_none_or(|six| !six.is_finished())
+    }
+
+    /// What the DNS server has done.
+    pub(crate) fn dns_counters(&self) -> vnet_dns::Counters {
+        self.dns.counters()
     }
 
     /// The MTU that guests are told.
