@@ -419,11 +419,9 @@ impl Server {
             // RFC 2131 §4.3.5: unicast, whatever the broadcast flag says.
             Reply::Inform => message.ciaddr,
         };
-        if !message.ciaddr.is_unspecified() {
-            // Behind a router, the router's own address is the next hop's.
-            let on_link = self.config.subnet.contains(message.ciaddr);
-            let mac = if on_link { message.client.mac } else { received.src_mac };
-            Endpoint { mac, ip: message.ciaddr, port: CLIENT_PORT }
+        // Only what a guest of ours can have, or anybody could have us send to any address.
+        if self.config.is_guest_address(message.ciaddr) {
+            Endpoint { mac: message.client.mac, ip: message.ciaddr, port: CLIENT_PORT }
         } else if message.broadcast {
             everybody
         } else {

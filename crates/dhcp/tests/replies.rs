@@ -35,6 +35,16 @@ fn a_client_that_needs_broadcasts_gets_them() {
 }
 
 #[test]
+fn nothing_is_sent_to_an_address_outside_the_network_for_the_asking() {
+    let mut net = Net::new();
+    for ciaddr in [Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(0, 0, 0, 24), SERVER] {
+        let answer = net.hears(&Says { ciaddr, ..discover(1) });
+        assert_eq!(answer.reply().to.ip, answer.offered());
+        assert_eq!(answer.reply().to.mac, mac(1));
+    }
+}
+
+#[test]
 fn a_renewing_client_is_reached_at_its_address() {
     let mut net = Net::new();
     let address = net.dora(&discover(1));
