@@ -69,13 +69,23 @@ impl PortGuest {
         }
     }
 
-    /// Sends a DHCP message and waits for the answer of this kind.
+    /// Sends a DHCP message and waits for the answer of this kind. It is sent anew each second, as
+    /// clients do (RFC 2131 §4.1): the bridge may not pass the first frames of a new port.
+    #[track_caller]
     pub fn dhcp(&self, message: &DhcpMessage, answer: u8) -> DhcpMessage {
-        self.send(&message.client_frame(self.mac));
-        self.wait_for("answer of the DHCP server", |frame| {
-            DhcpMessage::parse_server_frame(frame)
-                .filter(|reply| reply.xid == message.xid && reply.kind() == Some(answer))
-        })
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            self.send(&message.client_frame(self.mac));
+            let again = Instant::now() + Duration::from_secs(1);
+            while let Some(frame) = self.receive(again) {
+                let reply = DhcpMessage::parse_server_frame(&frame)
+                    .filter(|reply| reply.xid == message.xid && reply.kind() == Some(answer));
+                if let Some(reply) = reply {
+                    return reply;
+                }
+            }
+        }
+        panic!("no answer of the DHCP server");
     }
 
     /// Gets a lease of this server, as a client does.

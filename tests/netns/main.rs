@@ -14,6 +14,7 @@ mod crash;
 mod crash6;
 mod dhcp_clients;
 mod dhcp_definition;
+mod dhcp_hostile;
 mod dhcp_life;
 mod dhcp_networkd;
 mod dhcp_timers;

@@ -272,3 +272,24 @@ fn a_flood_of_new_cards_leaves_nothing_behind() {
     net.pass(20);
     net.dora(&discover(4));
 }
+
+#[test]
+fn a_flood_is_offered_no_more_than_is_remembered() {
+    let subnet = "10.0.0.0/12".parse().unwrap();
+    let (server, range) = (Ipv4Addr::new(10, 0, 0, 1), "10.0.1.0-10.3.255.255".parse().unwrap());
+    let mut net = Net::with(ServerConfig { subnet, server, range, routers: vec![], ..config() });
+    let card = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        Says { mac: MacAddr([2, 0, 0, a, b, c]), ..discover(0) }
+    };
+    let take = |ip: Ipv4Addr| says(MessageType::Request, 1).option(50, &ip.octets());
+    let offered = net.hears(&discover(1)).offered();
+    net.hears(&take(offered).option(54, &server.octets())).acked();
+    let silent = (0..70_000).filter(|number| net.hears(&card(*number)).reply.is_none()).count();
+    assert_eq!(silent, 70_000 - 65_536);
+    assert_eq!(net.hears(&card(80_000)).silent(), Silence::TooManyOffers);
+    let renewed = Says { ciaddr: offered, to: server, ..says(MessageType::Request, 1) };
+    assert_eq!(net.hears(&renewed).acked(), offered, "who has an address keeps it");
+    net.pass(60);
+    net.hears(&card(80_000)).offered();
+}
