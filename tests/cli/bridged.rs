@@ -32,7 +32,9 @@ fn the_built_in_guest_gets_its_address_from_the_lan() {
     assert!(text.contains("`vnet run --net bridge:br0`"), "{text}");
 
     assert_eq!(netd.vnet_ok(["stop", "lan"]), "network lan is stopped\n");
-    assert!(netd.vnet_ok(["list"]).contains("stopped"));
+    let listed = netd.vnet_ok(["list"]);
+    let row = listed.lines().last().unwrap();
+    assert!(row.contains("stopped") && row.ends_with(" -"), "its leases are the LAN's: {listed}");
     let started = netd.vnet_ok(["start", "lan"]);
     assert_eq!(started, "network lan is up: bridged, bridge br0, uplink eth0\n");
     let changed = netd.vnet_json(["autostart", "lan", "--off"]);

@@ -10,7 +10,7 @@ use vnet_testkit::{FakeGuest, HostState, Lan, LanDhcp};
 use vnet_types::MacAddr;
 
 use vnet_tests::port_guest::{PortGuest, until};
-use vnet_tests::{Host, network, refusal, wait};
+use vnet_tests::{Host, behind_its_back, network, refusal, wait};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 9]);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,21 +192,41 @@ fn what_is_no_request_for_a_bridged_network_is_refused_with_the_reason() {
 }
 
 #[test]
-fn something_that_takes_the_uplink_away_is_named_and_start_puts_it_back() {
+fn an_uplink_that_something_takes_away_is_put_back() {
     let host = Host::new();
-    let _netd = host.netd();
+    let netd = host.netd();
     let before = HostState::of(host.ns());
     enslave(&host, "lan");
+    let guest = attach(&host);
     let up = HostState::of(host.ns());
-    host.ns().ip("link set eth0 nomaster");
-    let State::Failed { reason } = show(&host, "lan").state else { panic!("it is not up") };
-    assert!(reason.contains("has taken eth0 from br0"), "{reason}");
-    host.start("lan").unwrap();
-    assert_eq!(show(&host, "lan").state, State::Active);
+    behind_its_back(&netd, || drop(host.ns().ip("link set eth0 nomaster")));
+    netd.wait_for_log("has taken eth0 from br0; it is back", PATIENCE);
+    until("an uplink under its bridge", || show(&host, "lan").state == State::Active);
     vnet_testkit::ping(host.ns(), Lan::SERVER.to_string().parse().unwrap()).unwrap();
     up.assert_same(&HostState::of(host.ns()));
+    drop(guest);
     host.delete("lan").unwrap();
     before.assert_same(&HostState::of(host.ns()));
+}
+
+#[test]
+fn an_uplink_that_something_has_another_use_for_is_named_and_not_fought_for() {
+    let host = Host::new();
+    let netd = host.netd();
+    enslave(&host, "lan");
+    let up = HostState::of(host.ns());
+    behind_its_back(&netd, || {
+        host.ns().ip("link add br9 type bridge");
+        host.ns().ip("link set eth0 master br9");
+    });
+    let State::Failed { reason } = show(&host, "lan").state else { panic!("it is not up") };
+    assert!(reason.contains("has taken eth0 from br0"), "{reason}");
+    let (_, text) = refusal(host.start("lan"));
+    assert!(text.contains("a port of the bridge br9 already"), "{text}");
+    assert_eq!(host.ns().json("link show eth0")[0]["master"], "br9");
+    behind_its_back(&netd, || drop(host.ns().ip("link del br9")));
+    until("an uplink under its bridge", || show(&host, "lan").state == State::Active);
+    up.assert_same(&HostState::of(host.ns()));
 }
 
 #[test]

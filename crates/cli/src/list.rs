@@ -63,7 +63,8 @@ fn table(networks: &[Network], bridges: &[BridgedNetwork]) -> Table {
             Cell::text(&definition.bridge),
             Cell::text(format!("that of {}", definition.uplink)),
             Cell::number(guests(&network.ports)),
-            Cell::number(0),
+            // The LAN gives them.
+            Cell::number("-"),
         ]);
     }
     table

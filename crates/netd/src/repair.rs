@@ -50,8 +50,8 @@ pub(crate) async fn keep_whole(daemon: Arc<Shared>, watch: Watch) {
     }
 }
 
-/// What a look at the networks has led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a look at the networks has led to, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     /// All were as they should be.
     Whole,

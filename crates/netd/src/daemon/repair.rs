@@ -32,6 +32,11 @@ impl Shared {
 
 impl Daemon {
     async fn repair(&mut self, patience: Patience) -> Outcome {
+        let bridged = self.repair_bridged(patience).await;
+        self.repair_others(patience).await.max(bridged)
+    }
+
+    async fn repair_others(&mut self, patience: Patience) -> Outcome {
         self.damaged.extend(self.unserved.iter().cloned());
         // Whom a person has stopped or started meanwhile is no longer among the failed.
         self.damaged.retain(|name| self.failed.contains_key(name));

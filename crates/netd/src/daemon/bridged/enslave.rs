@@ -38,7 +38,7 @@ impl Daemon {
         self.bring_up_bridged(network, None, run).await
     }
 
-    async fn bring_up_bridged(
+    pub(super) async fn bring_up_bridged(
         &mut self,
         network: &BridgedDefinition,
         confirm: Option<u64>,

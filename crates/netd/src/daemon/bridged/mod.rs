@@ -19,6 +19,7 @@ mod edit;
 mod enslave;
 mod moving;
 mod release;
+mod repair;
 mod requests;
 mod start_up;
 mod view;
