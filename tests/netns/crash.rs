@@ -119,49 +119,6 @@ fn while_it_deletes_a_network() {
     );
 }
 
-/// What netd says it publishes is what the firewall holds.
-fn forwards_are_whole(host: &Host) -> bool {
-    let said = !vnet_tests::wait(host.client().forwards(None)).unwrap().is_empty();
-    let element = "elements = { tcp . 8080 : 192.168.122.9 }";
-    let held = host.ns().run(["nft", "list", "map", "inet", "vnet", "any_address"]);
-    let localnet = host.ns().sysctl("net.ipv4.conf.virbr0.route_localnet") == "1";
-    said == held.contains(element) && said == localnet
-}
-
-fn add_forward(host: &Host) -> Result<(), ClientError> {
-    let forward =
-        vnet_types::Forward::new("8080".parse().unwrap(), "192.168.122.9:80".parse().unwrap());
-    let default = vnet_tests::network("default");
-    vnet_tests::wait(host.client().add_forward(&default, &forward, Run::Real)).map(drop)
-}
-
-#[test]
-fn while_it_publishes_a_port() {
-    let operations = dies_at_every_operation(
-        |host| drop(host.create_default()),
-        add_forward,
-        forwards_are_whole,
-    );
-    assert!(operations > 2, "only {operations} operations");
-}
-
-#[test]
-fn while_it_publishes_a_port_no_more() {
-    let operations = dies_at_every_operation(
-        |host| {
-            host.create_default();
-            add_forward(host).unwrap();
-        },
-        |host| {
-            let listen = "8080".parse().unwrap();
-            let default = vnet_tests::network("default");
-            vnet_tests::wait(host.client().remove_forward(&default, &listen, Run::Real)).map(drop)
-        },
-        forwards_are_whole,
-    );
-    assert!(operations > 2, "only {operations} operations");
-}
-
 #[test]
 fn leases_and_connections_survive_kill_9() {
     let host = Host::new();
@@ -324,7 +281,7 @@ fn limited(host: &Host, mode: Mode) -> Result<(), ClientError> {
 fn full(host: &Host, mode: Mode) {
     limited(host, mode).unwrap();
     if mode != Mode::Hostonly {
-        add_forward(host).unwrap();
+        crate::crash_forwards::add(host).unwrap();
     }
     host.create(&nat("other")).unwrap();
 }

@@ -62,6 +62,11 @@ pub(crate) fn furnish(host: &Host) {
     ] {
         ns.ip(line);
     }
+    // The kernel makes the routes to IPv6 addresses a little later than the addresses.
+    vnet_tests::port_guest::until("a host whose IPv6 addresses are in use", || {
+        let routes = ns.ip("-6 route show table local");
+        ["2001:db8:203::99", "2001:db8:204::1"].iter().all(|address| routes.contains(address))
+    });
 }
 
 /// What is on a link, with the link's name replaced.

@@ -12,6 +12,7 @@ mod bridged_crash;
 mod check;
 mod crash;
 mod crash6;
+mod crash_forwards;
 mod dhcp_clients;
 mod dhcp_definition;
 mod dhcp_hostile;
