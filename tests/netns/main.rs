@@ -30,6 +30,7 @@ mod guest_frames;
 mod ipv6;
 mod isolation;
 mod limits;
+mod made6;
 mod mtu;
 mod nat;
 mod ports;

@@ -116,7 +116,8 @@ pub struct PortView {
     pub nic: u8,
     /// The guest's address on it.
     pub mac: MacAddr,
-    /// The IP addresses that the guest was seen to use, on a bridged network: the LAN gives them.
+    /// The IP addresses that the guest was seen to use and that netd has not given: those of the
+    /// LAN on a bridged network, else the one that it has made for itself (SLAAC).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `mirror` | rtnetlink's notices: links, addresses, foreign routes as they are |
 //! | `netlink` | rtnetlink: links, addresses, routes, read and changed |
+//! | `neighbours` | rtnetlink: who has answered at an IPv6 address |
 //! | `outlet` | rtnetlink: one lookup of a route |
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `resolved` | D-Bus, through busctl: what systemd-resolved has for a link |
@@ -22,6 +23,7 @@ mod execute;
 mod ledger;
 mod mirror;
 mod move_uplink;
+mod neighbours;
 mod netlink;
 mod nfnetlink;
 mod nft;

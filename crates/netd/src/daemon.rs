@@ -4,6 +4,7 @@ mod bridged;
 mod explain;
 mod foreign;
 mod guard;
+mod heard;
 mod managers;
 mod repair;
 mod start_up;
@@ -86,6 +87,7 @@ impl Shared {
         upstreams: Upstreams,
     ) -> Result<Arc<Self>, ErrorBody> {
         let (guard, requests) = Guard::new();
+        let leases_changed: Arc<Notify> = Arc::default();
         let mut daemon = Daemon {
             paths,
             kernel,
@@ -99,10 +101,10 @@ impl Shared {
             unserved: BTreeSet::new(),
             failed: BTreeMap::new(),
             damaged: BTreeSet::new(),
-            leases_changed: Arc::default(),
+            leases_changed: leases_changed.clone(),
             histories: BTreeMap::new(),
             bridged: bridged::Bridged::default(),
-            sightings: Sightings::default(),
+            sightings: Sightings::new(leases_changed),
         };
         daemon.start_up().await?;
         let changed = daemon.leases_changed.clone();
@@ -747,7 +749,13 @@ impl Daemon {
             (Some(_), None) => State::Active,
             (None, None) => State::Stopped,
         };
-        network_view::network(network, state, observed, services.map_or(0, Services::bound))
+        let leases = services.map_or(0, Services::bound);
+        let mut view = network_view::network(network, state, observed, leases);
+        let made = self.made(network, observed);
+        for port in &mut view.ports {
+            port.addresses = made.get(&port.mac).map(|made| (*made).into()).into_iter().collect();
+        }
+        view
     }
 }
 

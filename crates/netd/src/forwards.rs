@@ -122,6 +122,7 @@ impl Daemon {
         };
         let mut tenants: Vec<_> = leases.into_iter().filter_map(tenant).collect();
         tenants.extend(self.tenants6(&network.name, now));
+        self.add_made(network, observed, &mut tenants);
         addresses(network, &tenants, observed)
     }
 
@@ -165,10 +166,15 @@ impl Daemon {
 
     async fn follow(&mut self) -> Result<(), ErrorBody> {
         let running = self.up();
-        if !self.definitions_of(&running).any(|network| follows_a_name(network)) {
+        let follows = self.definitions_of(&running).any(|network| follows_a_name(network));
+        if !follows && !self.has_makers() {
             return Ok(());
         }
         let observed = self.observe(Routes::Skip).await?;
+        self.name_made(&observed);
+        if !follows {
+            return Ok(());
+        }
         let firewall = self.desired(&running, &observed).firewall(&observed);
         if observed.firewall == FirewallState::Holds(firewall) {
             return Ok(());

@@ -1,22 +1,23 @@
-//! The addresses of guests on bridged networks: the LAN gives them, so they are learned from what
-//! a guest says on its own port.
+//! The addresses of guests that nobody on this host gives: by the LAN on bridged networks, by the
+//! guest itself with SLAAC on others. They are learned from what a guest says on its own port.
 //!
 //! ```text
 //! port ─► packet socket with a filter ─► ARP: the sender; ND: who asks, who advertises
 //! ```
 //!
-//! What a guest claims is believed, and only shown. A guest that floods is listened to for a
-//! moment at a time, and few of its addresses are kept.
+//! What a guest claims is not checked here: `plan/made` says what of it counts. A guest that floods
+//! is listened to for a moment at a time, and few of its addresses are kept.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use vnet_types::{IfName, MacAddr};
 
 use crate::services::packet;
@@ -36,16 +37,46 @@ const ICMPV6: usize = ETHERNET + 40;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
+/// The guest of a port that is to be listened at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// Its card.
+    pub(crate) mac: MacAddr,
+    /// Whose its addresses are to give.
+    pub(crate) source: Source,
+}
+
+/// Where a guest's addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The LAN behind an uplink.
+    Lan,
+    /// The guest, which tells its neighbours of an address before it uses it (RFC 4862 §5.4): there
+    /// may be nothing else that it says of it.
+    Guest,
+}
+
 /// The ports that are listened at.
-#[derive(Debug, Default)]
-pub(crate) struct Sightings(BTreeMap<IfName, Listener>);
+#[derive(Debug)]
+pub(crate) struct Sightings {
+    listeners: BTreeMap<IfName, Listener>,
+    /// Who hears of an address that a guest has made, and of a guest that is gone.
+    changed: Arc<Notify>,
+}
 
 #[derive(Debug)]
 struct Listener {
-    mac: MacAddr,
-    /// The last one used comes first.
-    addresses: Arc<Mutex<Vec<IpAddr>>>,
+    guest: Heard,
+    addresses: Arc<Mutex<Vec<Sighting>>>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// An address that was used. The last one used comes first among those of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sighting {
+    address: IpAddr,
+    /// When that was heard first.
+    since: Instant,
 }
 
 impl Drop for Listener {
@@ -55,41 +86,84 @@ impl Drop for Listener {
 }
 
 impl Sightings {
-    /// Listens at these ports, which are a guest's with this address each, and at no others.
-    pub(crate) fn follow(&mut self, ports: &BTreeMap<IfName, MacAddr>) {
-        self.0.retain(|name, listener| ports.get(name) == Some(&listener.mac));
-        for (name, mac) in ports {
+    /// None yet. `changed` is told of addresses that guests make.
+    pub(crate) fn new(changed: Arc<Notify>) -> Self {
+        Self { listeners: BTreeMap::new(), changed }
+    }
+
+    /// Listens at these ports, and at no others. Gives back those that are new, and whose guest may
+    /// have spoken before.
+    pub(crate) fn follow(&mut self, ports: &BTreeMap<IfName, Heard>) -> Vec<IfName> {
+        let before = self.listeners.len();
+        self.listeners.retain(|name, listener| ports.get(name) == Some(&listener.guest));
+        if self.listeners.len() < before {
+            self.changed.notify_one();
+        }
+        let mut new = Vec::new();
+        for (name, guest) in ports {
             // A port whose guest has ended, and one of the same name, are two.
-            if self.0.get(name).is_some_and(|listener| !listener.task.is_finished()) {
+            if self.listeners.get(name).is_some_and(|listener| !listener.task.is_finished()) {
                 continue;
             }
-            match Listener::start(name, *mac) {
-                Ok(listener) => drop(self.0.insert(name.clone(), listener)),
+            match Listener::start(name, *guest, Arc::clone(&self.changed)) {
+                Ok(listener) => {
+                    self.listeners.insert(name.clone(), listener);
+                    new.extend((guest.source == Source::Guest).then(|| name.clone()));
+                }
                 Err(error) => tracing::debug!("cannot listen at {name}: {error}"),
             }
+        }
+        new
+    }
+
+    /// Takes over what the guest at `port` is known to have used.
+    pub(crate) fn seed(&self, port: &IfName, address: IpAddr) {
+        if let Some(listener) = self.listeners.get(port)
+            && let Ok(mut addresses) = listener.addresses.lock()
+            && note(&mut addresses, address, Instant::now())
+        {
+            self.changed.notify_one();
         }
     }
 
     /// The addresses that the guest at this port has used, in order.
     pub(crate) fn of(&self, port: &IfName) -> Vec<IpAddr> {
-        let Some(listener) = self.0.get(port) else { return Vec::new() };
-        let mut addresses =
-            listener.addresses.lock().map(|addresses| addresses.clone()).unwrap_or_default();
+        let mut addresses: Vec<_> =
+            self.all_of(port).into_iter().map(|sighting| sighting.address).collect();
         addresses.sort();
         addresses
+    }
+
+    /// Those of IPv6, each with when it was first heard of.
+    pub(crate) fn since(&self, port: &IfName) -> Vec<(Instant, Ipv6Addr)> {
+        let six = |Sighting { address, since }| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some((since, address)),
+        };
+        self.all_of(port).into_iter().filter_map(six).collect()
+    }
+
+    fn all_of(&self, port: &IfName) -> Vec<Sighting> {
+        let Some(listener) = self.listeners.get(port) else { return Vec::new() };
+        listener.addresses.lock().map(|addresses| addresses.clone()).unwrap_or_default()
     }
 }
 
 impl Listener {
-    fn start(port: &IfName, mac: MacAddr) -> io::Result<Self> {
+    fn start(port: &IfName, guest: Heard, changed: Arc<Notify>) -> io::Result<Self> {
         let socket = packet::listen(port, &claims(), RECEIVE_BUFFER)?;
         let addresses = Arc::default();
-        let task = tokio::spawn(listen(socket, mac, Arc::clone(&addresses)));
-        Ok(Self { mac, addresses, task })
+        let task = tokio::spawn(listen(socket, guest, Arc::clone(&addresses), changed));
+        Ok(Self { guest, addresses, task })
     }
 }
 
-async fn listen(socket: AsyncFd<OwnedFd>, mac: MacAddr, addresses: Arc<Mutex<Vec<IpAddr>>>) {
+async fn listen(
+    socket: AsyncFd<OwnedFd>,
+    guest: Heard,
+    addresses: Arc<Mutex<Vec<Sighting>>>,
+    changed: Arc<Notify>,
+) {
     let mut frame = [0; FRAME];
     loop {
         for _ in 0..BATCH {
@@ -98,10 +172,12 @@ async fn listen(socket: AsyncFd<OwnedFd>, mac: MacAddr, addresses: Arc<Mutex<Vec
                 ready.try_io(|socket| Ok(recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty())?));
             match received {
                 Ok(Ok(length)) => {
-                    if let Some(address) = claimed(&frame[..length], mac)
+                    if let Some(address) = claimed(&frame[..length], guest)
                         && let Ok(mut addresses) = addresses.lock()
+                        && note(&mut addresses, address, Instant::now())
+                        && guest.source == Source::Guest
                     {
-                        note(&mut addresses, address);
+                        changed.notify_one();
                     }
                 }
                 // A port that is not up yet, and one that is gone, say so once.
@@ -112,16 +188,19 @@ async fn listen(socket: AsyncFd<OwnedFd>, mac: MacAddr, addresses: Arc<Mutex<Vec
     }
 }
 
-fn note(addresses: &mut Vec<IpAddr>, address: IpAddr) {
-    addresses.retain(|present| *present != address);
-    addresses.insert(0, address);
+/// Notes that an address was used; whether it is a new one.
+fn note(addresses: &mut Vec<Sighting>, address: IpAddr, now: Instant) -> bool {
+    let known = addresses.iter().position(|present| present.address == address);
+    let since = known.map_or(now, |at| addresses.remove(at).since);
+    addresses.insert(0, Sighting { address, since });
     addresses.truncate(KEPT);
+    known.is_none()
 }
 
-/// The address that a frame of the guest with the address `mac` claims, if it claims one.
-fn claimed(frame: &[u8], mac: MacAddr) -> Option<IpAddr> {
+/// The address that a frame of the guest claims, if it claims one.
+fn claimed(frame: &[u8], Heard { mac, source }: Heard) -> Option<IpAddr> {
     (frame.get(6..12)? == mac.octets()).then_some(())?;
-    let address = match frame.get(12..14)? {
+    let address: IpAddr = match frame.get(12..14)? {
         // RFC 826: after two types, two lengths and the operation come the sender's two addresses.
         [0x08, 0x06] => {
             (frame.get(ETHERNET + 8..ETHERNET + 14)? == mac.octets()).then_some(())?;
@@ -129,14 +208,18 @@ fn claimed(frame: &[u8], mac: MacAddr) -> Option<IpAddr> {
             Ipv4Addr::from(sender).into()
         }
         [0x86, 0xdd] => {
-            let at = match *frame.get(ICMPV6)? {
-                SOLICITATION => ETHERNET + 8,
-                // RFC 4861 §4.4: the target follows four bytes of header and four of flags.
-                ADVERTISEMENT => ICMPV6 + 8,
-                _ => return None,
+            let read = |at: usize| -> Option<Ipv6Addr> {
+                Some(<[u8; 16]>::try_from(frame.get(at..at + 16)?).ok()?.into())
             };
-            let bytes: [u8; 16] = frame.get(at..at + 16)?.try_into().ok()?;
-            IpAddr::from(Ipv6Addr::from(bytes))
+            // RFC 4861 §4.3, §4.4: the target follows eight bytes.
+            let (sender, target) = (read(ETHERNET + 8)?, read(ICMPV6 + 8));
+            match *frame.get(ICMPV6)? {
+                SOLICITATION if sender.is_unspecified() && source == Source::Guest => target?,
+                SOLICITATION => sender,
+                ADVERTISEMENT => target?,
+                _ => return None,
+            }
+            .into()
         }
         _ => return None,
     };
@@ -169,6 +252,8 @@ mod tests {
     use super::*;
 
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
+    const LAN: Heard = Heard { mac: MAC, source: Source::Lan };
+    const GUEST: Heard = Heard { mac: MAC, source: Source::Guest };
 
     fn frame(ethertype: [u8; 2], payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0xff; 6];
@@ -199,32 +284,41 @@ mod tests {
     fn what_a_guest_claims_is_its_address() {
         let (own, other): (Ipv6Addr, Ipv6Addr) =
             ("2001:db8::5".parse().unwrap(), "2001:db8::9".parse().unwrap());
-        assert_eq!(claimed(&arp([203, 0, 113, 50]), MAC), Some([203, 0, 113, 50].into()));
-        assert_eq!(claimed(&nd(SOLICITATION, own, other), MAC), Some(own.into()));
-        assert_eq!(claimed(&nd(ADVERTISEMENT, own, other), MAC), Some(other.into()));
+        assert_eq!(claimed(&arp([203, 0, 113, 50]), LAN), Some([203, 0, 113, 50].into()));
+        assert_eq!(claimed(&nd(SOLICITATION, own, other), LAN), Some(own.into()));
+        assert_eq!(claimed(&nd(ADVERTISEMENT, own, other), LAN), Some(other.into()));
         // A probe, and duplicate address detection, are no claims yet.
-        assert_eq!(claimed(&arp([0; 4]), MAC), None);
-        assert_eq!(claimed(&nd(SOLICITATION, Ipv6Addr::UNSPECIFIED, own), MAC), None);
+        assert_eq!(claimed(&arp([0; 4]), LAN), None);
+        let detection = nd(SOLICITATION, Ipv6Addr::UNSPECIFIED, own);
+        assert_eq!(claimed(&detection, LAN), None);
+        // But of a guest that makes its addresses, it may be all that is ever heard.
+        assert_eq!(claimed(&detection, GUEST), Some(own.into()));
     }
 
     #[test]
     fn what_is_cut_or_anothers_is_none() {
         let arp = arp([203, 0, 113, 50]);
         for length in 0..arp.len() {
-            claimed(&arp[..length], MAC);
+            claimed(&arp[..length], LAN);
         }
-        assert_eq!(claimed(&arp, MacAddr([2; 6])), None);
+        assert_eq!(claimed(&arp, Heard { mac: MacAddr([2; 6]), ..LAN }), None);
         let mut forged = arp.clone();
         forged[ETHERNET + 8] = 2;
-        assert_eq!(claimed(&forged, MAC), None);
+        assert_eq!(claimed(&forged, LAN), None);
     }
 
     #[test]
     fn a_guest_with_many_addresses_keeps_the_last() {
         let mut addresses = Vec::new();
-        (0..20).for_each(|last| note(&mut addresses, [10, 0, 0, last].into()));
-        note(&mut addresses, [10, 0, 0, 15].into());
+        let begun = Instant::now();
+        let at = |last: u8| begun + Duration::from_secs(last.into());
+        for last in 0..20 {
+            assert!(note(&mut addresses, [10, 0, 0, last].into(), at(last)));
+        }
+        assert!(!note(&mut addresses, [10, 0, 0, 15].into(), at(30)));
         assert_eq!(addresses.len(), KEPT);
-        assert_eq!(addresses[..2], [IpAddr::from([10, 0, 0, 15]), [10, 0, 0, 19].into()]);
+        let first = Sighting { address: [10, 0, 0, 15].into(), since: at(15) };
+        let second = Sighting { address: [10, 0, 0, 19].into(), since: at(19) };
+        assert_eq!(addresses[..2], [first, second]);
     }
 }

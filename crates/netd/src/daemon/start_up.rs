@@ -21,6 +21,8 @@ impl Daemon {
         self.start_bridged().await?;
         let observed = self.observe(Routes::Read).await?;
         self.keep_broken(&observed);
+        // Before forwards are looked at: guests that netd has heard before are where they were.
+        self.listen_at_ports(&observed);
         let all = self.acceptable(&observed);
         let observed = match self.shape(&all, &observed).await {
             Ok((_, observed)) => observed,

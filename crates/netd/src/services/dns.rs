@@ -1,8 +1,8 @@
 //! The DNS of a network: its zone is made from the definition and the leases.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ pub(crate) struct Zones {
     server: Arc<DnsServer>,
     serial: u32,
     named: Named,
+    /// The addresses that guests have made for themselves, as far as they are named.
+    made: BTreeMap<Ipv6Addr, Holder>,
     /// Whether there is more to say than was published.
     dirty: bool,
     /// When a zone may be made again.
@@ -110,7 +112,8 @@ impl Zones {
         changed: Arc<Notify>,
     ) -> Self {
         let (serial, named, next) = (1, Named::new(), Instant::now());
-        Self { network, server, serial, named, dirty: false, next, changed }
+        let made = BTreeMap::new();
+        Self { network, server, serial, named, made, dirty: false, next, changed }
     }
 
     /// Takes over a changed definition, and publishes what is in it.
@@ -145,6 +148,20 @@ impl Zones {
         None
     }
 
+    /// Takes over which addresses guests have made: those that are given by DHCPv6 as well are
+    /// noted by who gives them.
+    fn note_made(&mut self, made: BTreeMap<Ipv6Addr, Holder>) {
+        let before = std::mem::replace(&mut self.made, made.clone());
+        for address in before.keys().filter(|address| !made.contains_key(*address)) {
+            self.note((*address).into(), None);
+        }
+        for (address, holder) in made {
+            if before.get(&address) != Some(&holder) {
+                self.note(address.into(), Some(holder));
+            }
+        }
+    }
+
     fn publish_zone(&mut self) {
         let begun = Instant::now();
         self.serial = self.serial.wrapping_add(1);
@@ -152,6 +169,22 @@ impl Zones {
         self.dirty = false;
         self.next = begun + begun.elapsed() * PUBLISHING_SHARE;
     }
+}
+
+/// Publishes the names of addresses that guests have made, at once or as soon as that may be.
+pub(super) fn publish_made(zones: &Arc<Mutex<Zones>>, made: BTreeMap<Ipv6Addr, Holder>) {
+    let publish =
+        |zones: &Mutex<Zones>| zones.lock().unwrap_or_else(PoisonError::into_inner).publish();
+    zones.lock().unwrap_or_else(PoisonError::into_inner).note_made(made);
+    let Some(next) = publish(zones) else { return };
+    let zones = Arc::downgrade(zones);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(next).await;
+        // Somebody else may have published meanwhile, and put the next off.
+        if let Some(zones) = zones.upgrade() {
+            publish(&zones);
+        }
+    });
 }
 
 /// Whose each name is: the servers for IPv4 and for IPv6 let a guest have a name that is free with

@@ -9,7 +9,8 @@ pub(crate) mod packet;
 mod probing;
 mod six;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use vnet_types::{MacAddr, NetworkDefinition};
 pub(crate) use edit::{ServiceChange, check, farewell};
 pub(crate) use six::Farewell;
 
+use self::holders::Holder;
 use self::six::Six;
 use crate::guard::{self, Guard};
 use crate::history::History;
@@ -184,6 +186,23 @@ impl Services {
         let Some((server, _)) = &self.dhcp else { return Leased::new() };
         let server = server.lock().unwrap_or_else(PoisonError::into_inner);
         leased(server.leases(), now)
+    }
+
+    /// Has the DNS know these addresses, which guests have made for themselves, by the names that
+    /// their cards have by DHCP; and no others that were made.
+    pub(crate) fn name_made(&self, made: &BTreeMap<MacAddr, Ipv6Addr>) {
+        let Some((server, _)) = &self.dhcp else { return };
+        let now = unix_now();
+        let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = made.iter().filter_map(|(mac, address)| {
+            let lease =
+                server.lease_of(&ClientKey::Mac(*mac)).filter(|lease| lease.is_live(now))?;
+            let holder = Holder { mac: Some(*mac), name: Some(lease.hostname.clone()?) };
+            Some((*address, holder))
+        });
+        let named = named.collect();
+        drop(server);
+        dns::publish_made(&self.zones, named);
     }
 
     /// How many leases are bound.

@@ -34,14 +34,6 @@ impl Daemon {
         ports
     }
 
-    /// Listens at the ports of all bridged networks, and at no others.
-    pub(in crate::daemon) fn listen_at_ports(&mut self, observed: &Observed) {
-        let up = self.bridged.up();
-        let ports = up.keys().flat_map(|name| network_view::ports(name, observed));
-        let ports = ports.map(|port| (port.interface, port.mac)).collect();
-        self.sightings.follow(&ports);
-    }
-
     fn state_of(&self, network: &BridgedDefinition, observed: &Observed) -> State {
         let BridgedDefinition { name, bridge, uplink, .. } = network;
         if !self.bridged.active.contains(name) {
