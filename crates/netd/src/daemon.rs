@@ -52,7 +52,7 @@ pub(crate) struct Daemon {
     pub(crate) upstreams: Upstreams,
     guard: Guard,
     /// The definitions as they were read last.
-    definitions: store::Cache,
+    definitions: store::Reader,
     /// As they are on disk, but for running ones: as they were when they were started.
     pub(crate) networks: BTreeMap<NetworkName, Arc<NetworkDefinition>>,
     pub(crate) broken: Vec<BrokenDefinition>,
@@ -94,7 +94,7 @@ impl Shared {
             writer,
             upstreams,
             guard,
-            definitions: store::Cache::default(),
+            definitions: store::Reader::default(),
             networks: BTreeMap::new(),
             broken: Vec::new(),
             running: BTreeMap::new(),
@@ -726,7 +726,7 @@ impl Daemon {
     /// Reads the definitions anew, but for networks that are up: they stay as they were started.
     pub(crate) fn read_definitions(&mut self) -> Result<(), ErrorBody> {
         let store::Definitions { mut networks, bridged, broken } =
-            store::read_all(&self.paths, &mut self.definitions).map_err(|error| failed(&error))?;
+            self.definitions.read(&self.paths).map_err(|error| failed(&error))?;
         self.bridged.define(bridged);
         for name in self.up() {
             if let Some(network) = self.networks.remove(&name) {

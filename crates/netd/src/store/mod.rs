@@ -1,19 +1,18 @@
 //! The definitions on disk: what a person wants, and may edit with any editor.
 
-use std::collections::BTreeMap;
+mod read;
+
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use vnet_api::model::BrokenDefinition;
 use vnet_api::paths::Paths;
-use vnet_types::{BRIDGED, BridgedDefinition, Forward, Listen, NetworkDefinition, NetworkName};
+use vnet_types::{BridgedDefinition, Forward, Listen, NetworkDefinition, NetworkName};
 
 use crate::definition;
+
+pub(crate) use read::{Definitions, Reader};
 
 /// Why the definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,112 +45,6 @@ pub(crate) enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// All definitions that can be used, and those that cannot.
-#[derive(Debug, Default)]
-pub(crate) struct Definitions {
-    /// Of networks with a subnet.
-    pub(crate) networks: BTreeMap<NetworkName, Arc<NetworkDefinition>>,
-    /// Of bridged networks.
-    pub(crate) bridged: BTreeMap<NetworkName, BridgedDefinition>,
-    /// Files that are none.
-    pub(crate) broken: Vec<BrokenDefinition>,
-}
-
-/// One definition of either sort.
-#[derive(Debug, Clone)]
-enum Definition {
-    Network(Arc<NetworkDefinition>),
-    Bridged(BridgedDefinition),
-}
-
-/// What was read before, so that a file that nobody has touched since is not read again.
-#[derive(Debug, Default)]
-pub(crate) struct Cache(BTreeMap<PathBuf, (Stamp, Definition)>);
-
-/// What is another one whenever a file's content is, but for changes within [`YOUNG`].
-type Stamp = (u64, u64, SystemTime, i64, i64);
-
-/// A file that was changed so lately could be changed again without another time on it.
-const YOUNG: Duration = Duration::from_secs(2);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    let modified = metadata.modified().ok()?;
-    let old = SystemTime::now().duration_since(modified).is_ok_and(|age| age > YOUNG);
-    let (inode, changed) = (metadata.ino(), (metadata.ctime(), metadata.ctime_nsec()));
-    old.then_some((inode, metadata.len(), modified, changed.0, changed.1))
-}
-
-/// Reads all definitions, those that have changed since `cache` was made. A broken one hides no
-/// other.
-pub(crate) fn read_all(paths: &Paths, cache: &mut Cache) -> Result<Definitions, StoreError> {
-    let directory = paths.networks();
-    let error = |source| io_error("read", &directory, source);
-    let mut found = Definitions::default();
-    let entries = match std::fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(source) => return Err(error(source)),
-    };
-    let mut files: Vec<PathBuf> = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(error)?.path();
-        // A pipe, say, would be waited for.
-        if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut before = std::mem::take(&mut cache.0);
-    for path in files {
-        let stamp = stamp(&path);
-        let known = before.remove(&path).filter(|(known, _)| Some(known) == stamp.as_ref());
-        let found_now = known.map_or_else(|| read(&path), |(_, definition)| Ok(definition));
-        if let (Some(stamp), Ok(definition)) = (stamp, &found_now) {
-            cache.0.insert(path.clone(), (stamp, definition.clone()));
-        }
-        match found_now {
-            Ok(Definition::Network(network)) => {
-                found.networks.insert(network.name.clone(), network);
-            }
-            Ok(Definition::Bridged(network)) => {
-                found.bridged.insert(network.name.clone(), network);
-            }
-            Err(reason) => {
-                found.broken.push(BrokenDefinition { path: path.display().to_string(), reason });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Reads one definition, and says what is wrong with it in words.
-fn read(path: &Path) -> Result<Definition, String> {
-    /// What tells which sort of definition a file is; the rest is read as that sort.
-    #[derive(serde::Deserialize)]
-    struct Sort {
-        mode: Option<toml::Value>,
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let mode = toml::from_str::<Sort>(&text).ok().and_then(|sort| sort.mode);
-    if mode.as_ref().and_then(toml::Value::as_str) == Some(BRIDGED) {
-        let network = definition::parse_bridged(&text)?;
-        check_stem(path, &network.name)?;
-        return Ok(Definition::Bridged(network));
-    }
-    let network = definition::parse(&text)?;
-    check_stem(path, &network.name)?;
-    Ok(Definition::Network(Arc::new(network)))
-}
-
-fn check_stem(path: &Path, name: &NetworkName) -> Result<(), String> {
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    if stem == Some(name.as_str()) {
-        return Ok(());
-    }
-    Err(format!("the file is of the network {name}: call it {name}.toml, or change `name`"))
 }
 
 /// A new definition that netd, should it be killed, would find, but the host, should it lose
@@ -467,6 +360,10 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError 
 mod tests {
     use super::*;
 
+    fn read_all(paths: &Paths) -> Result<Definitions, StoreError> {
+        Reader::default().read(paths)
+    }
+
     const DEFAULT: &str = r#"# the network of all guests
 name = "default"
 mode = "nat"
@@ -489,8 +386,7 @@ range = "192.168.122.2-192.168.122.254"
 
     fn reason(name: &str, text: &str) -> String {
         let (_root, paths) = with_file(name, text);
-        let Definitions { networks, mut broken, .. } =
-            read_all(&paths, &mut Cache::default()).unwrap();
+        let Definitions { networks, mut broken, .. } = read_all(&paths).unwrap();
         assert!(networks.is_empty());
         broken.pop().unwrap().reason
     }
@@ -498,30 +394,24 @@ range = "192.168.122.2-192.168.122.254"
     #[test]
     fn what_is_written_is_read() {
         let (_root, paths) = with_file("default.toml", DEFAULT);
-        let Definitions { networks, broken, .. } = read_all(&paths, &mut Cache::default()).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!(broken, []);
         let network = networks.values().next().unwrap();
         drop(write(&paths, network).unwrap());
-        assert_eq!(
-            read_all(&paths, &mut Cache::default()).unwrap().networks.values().next(),
-            Some(network)
-        );
+        assert_eq!(read_all(&paths).unwrap().networks.values().next(), Some(network));
         remove(&paths, &network.name).unwrap();
-        assert!(read_all(&paths, &mut Cache::default()).unwrap().networks.is_empty());
+        assert!(read_all(&paths).unwrap().networks.is_empty());
     }
 
     #[test]
     fn a_bridged_network_is_read_as_one() {
         let text = "name = \"br0\"\nmode = \"bridged\"\nbridge = \"br0\"\nuplink = \"eth0\"\n";
         let (_root, paths) = with_file("br0.toml", text);
-        let found = read_all(&paths, &mut Cache::default()).unwrap();
+        let found = read_all(&paths).unwrap();
         let network = found.bridged.values().next().unwrap();
         assert!(network.autostart && found.networks.is_empty() && found.broken.is_empty());
         write_bridged(&paths, network).unwrap();
-        assert_eq!(
-            read_all(&paths, &mut Cache::default()).unwrap().bridged.values().next(),
-            Some(network)
-        );
+        assert_eq!(read_all(&paths).unwrap().bridged.values().next(), Some(network));
         let reason = reason("br0.toml", &format!("{text}subnet = \"10.0.0.0/24\"\n"));
         assert!(reason.contains("line 5") && reason.contains("subnet"), "{reason}");
     }
@@ -545,20 +435,14 @@ range = "192.168.122.2-192.168.122.254"
         let web = forward("203.0.113.2:8080-8081", "web:80-81");
         add_forward(&paths, &name, &web).unwrap();
         add_forward(&paths, &name, &forward("53/udp", "db")).unwrap();
-        let Definitions { networks, broken, .. } = read_all(&paths, &mut Cache::default()).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!(broken, []);
         assert_eq!(networks[&name].forwards, [web.clone(), forward("53/udp", "db")]);
         assert!(text().starts_with(DEFAULT), "{}", text());
         let undo = remove_forward(&paths, &name, &web.listen()).unwrap();
-        assert_eq!(
-            read_all(&paths, &mut Cache::default()).unwrap().networks[&name].forwards,
-            [forward("53/udp", "db")]
-        );
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards, [forward("53/udp", "db")]);
         undo.put_back().unwrap();
-        assert_eq!(
-            read_all(&paths, &mut Cache::default()).unwrap().networks[&name].forwards.len(),
-            2
-        );
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards.len(), 2);
         for listen in ["53/udp", "203.0.113.2:8080-8081"] {
             remove_forward(&paths, &name, &listen.parse().unwrap()).unwrap();
         }
@@ -574,10 +458,7 @@ range = "192.168.122.2-192.168.122.254"
         let forward = Forward::new("81".parse().unwrap(), "web".parse().unwrap());
         add_forward(&paths, &name, &forward).unwrap();
         remove_forward(&paths, &name, &"80".parse().unwrap()).unwrap();
-        assert_eq!(
-            read_all(&paths, &mut Cache::default()).unwrap().networks[&name].forwards,
-            [forward]
-        );
+        assert_eq!(read_all(&paths).unwrap().networks[&name].forwards, [forward]);
         let text = std::fs::read_to_string(paths.networks().join("default.toml")).unwrap();
         assert!(text.contains("# the shop"), "{text}");
     }
@@ -611,7 +492,7 @@ range = "192.168.122.2-192.168.122.254"
     fn a_broken_file_hides_no_other() {
         let (_root, paths) = with_file("default.toml", DEFAULT);
         std::fs::write(paths.networks().join("broken.toml"), "name = 1").unwrap();
-        let Definitions { networks, broken, .. } = read_all(&paths, &mut Cache::default()).unwrap();
+        let Definitions { networks, broken, .. } = read_all(&paths).unwrap();
         assert_eq!((networks.len(), broken.len()), (1, 1));
     }
 }
