@@ -204,14 +204,12 @@ impl Kernel {
     }
 
     async fn transact(&mut self, transaction: &Transaction, goal: &Firewall) -> Result<(), Cause> {
-        let deaf = self.nftables.deafen();
+        let deaf = self.nftables.deafen().map_err(ObserveError::Generation)?;
         let before = self.nfnetlink.generation().map_err(ObserveError::Generation)?;
-        // Until it is known to have happened, nothing is known.
-        self.table = None;
         let result = self.nft.run(transaction).await;
         drop(deaf);
         if let Err(error) = result {
-            self.nftables.has_missed();
+            self.nftables.forget();
             return Err(error.into());
         }
         Ok(self.remember_table(goal.clone(), before)?)

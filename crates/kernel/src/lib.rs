@@ -10,6 +10,7 @@
 //! | `uplink`, `move_uplink` | rtnetlink as bytes: a host's own network, moved in one burst |
 //! | `resolved` | D-Bus, through busctl: what systemd-resolved has for a link |
 //! | `nft` | libnftables, one transaction a run |
+//! | `nftables` | nfnetlink's notices: are our tables as we left them? |
 //! | `nfnetlink` | nfnetlink: does anybody else decide about packets? has anybody changed a rule? |
 //! | `shape` | rtnetlink as bytes: queues with a rate |
 //! | `sysctl` | `/proc/sys` |
@@ -27,6 +28,7 @@ mod neighbours;
 mod netlink;
 mod nfnetlink;
 mod nft;
+mod nftables;
 mod notices;
 mod observe;
 mod outlet;
@@ -37,7 +39,7 @@ mod uplink;
 
 use std::path::PathBuf;
 
-use vnet_plan::{Firewall, Ledger};
+use vnet_plan::Ledger;
 
 pub use execute::{ExecuteError, milestone};
 pub use ledger::LedgerError;
@@ -54,21 +56,9 @@ pub struct Kernel {
     rtnetlink: uplink::Rtnetlink,
     mirror: mirror::Mirror,
     nfnetlink: nfnetlink::Nfnetlink,
-    nftables: notices::Nftables,
+    nftables: nftables::Nftables,
     nft: nft::Nft,
     ledger: ledger::LedgerFile,
-    table: Option<TableMemory>,
-}
-
-/// How we left our table.
-#[derive(Debug)]
-struct TableMemory {
-    /// What it holds; empty where there is none.
-    firewall: Firewall,
-    /// The number of the last change, of any table, after which it was so.
-    generation: u32,
-    /// How nft prints it then; not known before it was first asked.
-    listing: Option<serde_json::Value>,
 }
 
 /// Why the kernel cannot be spoken to at all.
@@ -96,10 +86,9 @@ impl Kernel {
             rtnetlink: uplink::Rtnetlink::open().map_err(OpenError::Netlink)?,
             mirror: mirror::Mirror::open().map_err(OpenError::Netlink)?,
             nfnetlink: nfnetlink::Nfnetlink::open().map_err(OpenError::Netlink)?,
-            nftables: notices::Nftables::open().map_err(OpenError::Netlink)?,
+            nftables: nftables::Nftables::open().map_err(OpenError::Netlink)?,
             nft: nft::Nft::new().map_err(OpenError::Thread)?,
             ledger: ledger::LedgerFile::open(ledger)?,
-            table: None,
         })
     }
 
@@ -108,7 +97,8 @@ impl Kernel {
     /// # Errors
     /// A netlink socket cannot be had.
     pub fn watch(&self) -> std::io::Result<Watch> {
-        Watch::new(self.mirror.wakes()?, &self.nftables)
+        let (nftables, missed) = self.nftables.wakes()?;
+        Watch::new(self.mirror.wakes()?, nftables, missed)
     }
 
     /// What we remember to be ours.

@@ -7,16 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockProtocol, recv};
+use nix::sys::socket::SockProtocol;
 use vnet_plan::{HostAddresses, Links, Route, Shape};
 
 use crate::attributes::find;
 use crate::netlink;
-use crate::notices::{self, subscribe};
+use crate::notices::{self, Notice, next, subscribe};
 use crate::uplink::Rtnetlink;
 
 /// `RTM_NEWNETCONF` (linux/rtnetlink.h).
@@ -24,8 +23,6 @@ const NEW_NETCONF: u16 = 80;
 /// `NETCONFA_IFINDEX`, `NETCONFA_FORWARDING` (linux/netconf.h).
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
-/// `nlmsghdr`.
-const HEADER: usize = 16;
 /// Larger than a notice about any link.
 const NOTICE: usize = 32 << 10;
 
@@ -252,28 +249,4 @@ impl Mirror {
         self.buffer = buffer;
         result
     }
-}
-
-enum Notice<'a> {
-    Message(u16, &'a [u8]),
-    Lost,
-}
-
-/// The next notice that waits, if there is one.
-fn next<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<Notice<'a>>> {
-    let length = loop {
-        // The length is that of the notice, even if the buffer is too short for it.
-        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
-            Ok(length) => break length,
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(Errno::ENOBUFS) => return Ok(Some(Notice::Lost)),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    };
-    let kind = buffer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    Ok(match (kind, buffer.get(HEADER..length)) {
-        (Some(kind), Some(body)) => Some(Notice::Message(kind, body)),
-        _ => Some(Notice::Lost),
-    })
 }

@@ -3,6 +3,7 @@
 
 mod chains;
 mod generation;
+mod tables;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,6 +14,10 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+pub(crate) use generation::{NEW_GENERATION, generation_of};
+
+/// The families of our tables: `NFPROTO_INET` and `NFPROTO_BRIDGE` (linux/netfilter.h).
+pub(crate) const FAMILIES_OF_OURS: [u8; 2] = [1, 7];
 /// `NFNL_SUBSYS_NFTABLES << 8` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 10 << 8;
 const NETLINK_HEADER: usize = 16;
@@ -36,14 +41,22 @@ impl Nfnetlink {
         Ok(Self { socket })
     }
 
-    /// Asks a question about everything.
-    fn ask(&self, question: u16, flags: libc::c_int) -> io::Result<()> {
+    /// Asks a question, with these attributes, of a family, or of all with 0.
+    fn ask(
+        &self,
+        question: u16,
+        flags: libc::c_int,
+        family: u8,
+        attributes: &[u8],
+    ) -> io::Result<()> {
         let flags = (libc::NLM_F_REQUEST | flags) as u16;
-        let mut bytes = Vec::with_capacity(HEADERS);
-        bytes.extend((HEADERS as u32).to_ne_bytes());
+        let mut bytes = Vec::with_capacity(HEADERS + attributes.len());
+        bytes.extend(((HEADERS + attributes.len()) as u32).to_ne_bytes());
         bytes.extend((SUBSYSTEM | question).to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
-        bytes.resize(HEADERS, 0);
+        bytes.resize(NETLINK_HEADER, 0);
+        bytes.extend([family, 0, 0, 0]);
+        bytes.extend(attributes);
         sendto(self.socket.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! nftables have changed.
 //!
 //! A notice is only the reason to look. Those about links and addresses are read by the
-//! [mirror](crate::mirror), at the look; of the others nothing is but, of one about a route, the
-//! length of its prefix: a router learns routes all the time, and only a default route can be the
+//! [mirror](crate::mirror), those of nftables by [`Nftables`](crate::nftables::Nftables), at the
+//! look; of the others nothing is but, of one about a route, the length of its prefix: a router learns routes all the time, and only a default route can be the
 //! way to the outside. So nothing is lost when the kernel drops notices because too many wait
 //! (ENOBUFS).
 
@@ -28,12 +28,12 @@ pub(crate) const HOST: u32 =
         | NETCONF;
 /// `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE`.
 pub(crate) const ROUTES: u32 = 1 << (7 - 1) | 1 << (11 - 1);
+/// `nlmsghdr`.
+const HEADER: usize = 16;
 /// `RTNLGRP_TC`: queueing disciplines, which limit rates.
 pub(crate) const TC: u32 = 1 << (4 - 1);
 /// `RTNLGRP_IPV4_ROUTE`.
 const ROUTES4: u32 = 1 << (7 - 1);
-/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h), by its number.
-const NFTABLES: libc::c_int = 7;
 /// Room for notices that wait, in bytes.
 const ROOM: usize = 4 << 20;
 /// Notices that are thrown away in one go, at most: the task must come to an end.
@@ -49,22 +49,16 @@ pub struct Watch {
     missed: Arc<Notify>,
 }
 
-/// What is heard of nftables, which can be left out while we change them ourselves.
-#[derive(Debug)]
-pub(crate) struct Nftables {
-    socket: OwnedFd,
-    missed: Arc<Notify>,
-}
-
 impl Watch {
     /// `host` becomes readable when links, addresses or forwarding change, and is read by others.
-    pub(crate) fn new(host: OwnedFd, nftables: &Nftables) -> io::Result<Self> {
+    /// So does `nftables` when rules change; `missed` tells of changes that were not heard.
+    pub(crate) fn new(host: OwnedFd, nftables: OwnedFd, missed: Arc<Notify>) -> io::Result<Self> {
         Ok(Self {
             host: register(host)?,
             queues: register(subscribe(SockProtocol::NetlinkRoute, TC)?)?,
             routes: register(subscribe(SockProtocol::NetlinkRoute, ROUTES4)?)?,
-            nftables: register(nftables.socket.try_clone()?)?,
-            missed: nftables.missed.clone(),
+            nftables: register(nftables)?,
+            missed,
         })
     }
 
@@ -79,58 +73,12 @@ impl Watch {
                 Ok(())
             }
             result = drain(&self.queues, |_| true) => result,
-            result = drain(&self.nftables, |_| true) => result,
+            ready = self.nftables.readable() => {
+                ready?.clear_ready();
+                Ok(())
+            }
             result = drain(&self.routes, is_default_route) => result,
             () = self.missed.notified() => Ok(()),
-        }
-    }
-}
-
-impl Nftables {
-    pub(crate) fn open() -> io::Result<Self> {
-        let socket = subscribe(SockProtocol::NetlinkNetFilter, 0)?;
-        let all = Self { socket, missed: Arc::default() };
-        all.set_membership(libc::NETLINK_ADD_MEMBERSHIP)?;
-        Ok(all)
-    }
-
-    /// Hears nothing until what is returned is dropped. The kernel makes a notice of every set,
-    /// rule and element, if only one listens; that takes it as long as the change itself.
-    pub(crate) fn deafen(&self) -> Deaf<'_> {
-        // Should it fail, notices are heard that need not have been.
-        let _ = self.set_membership(libc::NETLINK_DROP_MEMBERSHIP);
-        Deaf(self)
-    }
-
-    /// Says that something may have changed that was not heard.
-    pub(crate) fn has_missed(&self) {
-        self.missed.notify_one();
-    }
-
-    fn set_membership(&self, change: libc::c_int) -> io::Result<()> {
-        let group = NFTABLES;
-        let length = size_of_val(&group) as libc::socklen_t;
-        // SAFETY: the kernel reads `length` bytes from `group`, which has that many.
-        let result = unsafe {
-            libc::setsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_NETLINK,
-                change,
-                (&raw const group).cast(),
-                length,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-/// See [`Nftables::deafen`].
-pub(crate) struct Deaf<'a>(&'a Nftables);
-
-impl Drop for Deaf<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.set_membership(libc::NETLINK_ADD_MEMBERSHIP) {
-            tracing::error!("changes of nftables by others are no longer seen: {error}");
         }
     }
 }
@@ -188,4 +136,31 @@ fn discard(socket: i32, counts: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
         }
     }
     Ok(any)
+}
+
+/// One notice.
+pub(crate) enum Notice<'a> {
+    /// Its type, and its body.
+    Message(u16, &'a [u8]),
+    /// There were some that were lost.
+    Lost,
+}
+
+/// The next notice that waits, if there is one.
+pub(crate) fn next<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<Notice<'a>>> {
+    let length = loop {
+        // The length is that of the notice, even if the buffer is too short for it.
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            Ok(length) => break length,
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(Errno::ENOBUFS) => return Ok(Some(Notice::Lost)),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let kind = buffer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+    Ok(match (kind, buffer.get(HEADER..length)) {
+        (Some(kind), Some(body)) => Some(Notice::Message(kind, body)),
+        _ => Some(Notice::Lost),
+    })
 }

@@ -149,9 +149,7 @@ impl Shared {
     /// # Errors
     /// It exists, clashes with something, or the host refuses; nothing has changed then.
     pub async fn create(&self, request: CreateNetwork, run: Run) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.create(request, run).await;
-        self.settle();
-        result
+        self.daemon.lock().await.create(request, run).await
     }
 
     /// Stops a network and removes its definition and its leases.
@@ -168,10 +166,7 @@ impl Shared {
         if let Some(network) = daemon.bridged_network(name)? {
             return Ok(daemon.delete_bridged(&network, guests, run).await?.of_any());
         }
-        let result = daemon.delete(name, guests, run).await;
-        drop(daemon);
-        self.settle();
-        Ok(result?.of_any())
+        Ok(daemon.delete(name, guests, run).await?.of_any())
     }
 
     /// Starts a network.
@@ -187,10 +182,7 @@ impl Shared {
         if let Some(network) = daemon.bridged_network(name)? {
             return Ok(daemon.start_bridged_network(&network, run).await?.of_any());
         }
-        let result = daemon.start(name, run).await;
-        drop(daemon);
-        self.settle();
-        Ok(result?.of_any())
+        Ok(daemon.start(name, run).await?.of_any())
     }
 
     /// Stops a network.
@@ -207,10 +199,7 @@ impl Shared {
         if let Some(network) = daemon.bridged_network(name)? {
             return Ok(daemon.stop_bridged(&network, guests, run).await?.of_any());
         }
-        let result = daemon.stop(name, guests, run).await;
-        drop(daemon);
-        self.settle();
-        Ok(result?.of_any())
+        Ok(daemon.stop(name, guests, run).await?.of_any())
     }
 
     /// Sets whether netd starts a network when it starts itself.
@@ -303,16 +292,6 @@ impl Shared {
                 tracing::debug!("{}", chain(&error));
             }
         }
-    }
-
-    /// What makes the next request quick, when nobody waits for it.
-    pub(crate) fn settle(&self) {
-        let Some(this) = self.this.upgrade() else { return };
-        tokio::spawn(async move {
-            if let Err(error) = this.daemon.lock().await.kernel.settle().await {
-                tracing::debug!("{}", chain(&error));
-            }
-        });
     }
 }
 

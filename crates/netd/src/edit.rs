@@ -59,10 +59,7 @@ impl Shared {
         if let Some(network) = daemon.bridged_network(name)? {
             return Ok(daemon.edit_bridged(&network, text, run).await?.of_any());
         }
-        let result = daemon.edit(name, text, run).await;
-        drop(daemon);
-        self.settle();
-        Ok(result?.of_any())
+        Ok(daemon.edit(name, text, run).await?.of_any())
     }
 
     /// Keeps an address for a guest.

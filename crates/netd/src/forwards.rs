@@ -53,9 +53,7 @@ impl Shared {
         forward: Forward,
         run: Run,
     ) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.add_forward(name, forward, run).await;
-        self.settle();
-        result
+        self.daemon.lock().await.add_forward(name, forward, run).await
     }
 
     /// Publishes a port no more. Connections that there are go on.
@@ -68,9 +66,7 @@ impl Shared {
         listen: Listen,
         run: Run,
     ) -> Result<Changed, ErrorBody> {
-        let result = self.daemon.lock().await.remove_forward(name, listen, run).await;
-        self.settle();
-        result
+        self.daemon.lock().await.remove_forward(name, listen, run).await
     }
 }
 
@@ -183,7 +179,7 @@ impl Daemon {
         for step in changed.plan {
             tracing::info!("forwards follow their guests: {step}");
         }
-        self.kernel.settle().await.map_err(|error| failed(&error))
+        Ok(())
     }
 
     async fn add_forward(

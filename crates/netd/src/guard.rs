@@ -5,15 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Weak;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use vnet_types::NetworkName;
 
 use crate::daemon::Shared;
-
-/// How long nobody must have asked until there is time for what makes the next request quick.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// Where to ask that the guard be brought in step.
 #[derive(Debug, Clone)]
@@ -49,23 +45,7 @@ impl Guard {
 
 /// Serves requests until the daemon is gone.
 pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
-    let mut settled = true;
-    loop {
-        let next = requests.0.recv();
-        let first = if settled {
-            next.await
-        } else {
-            match tokio::time::timeout(IDLE, next).await {
-                Ok(first) => first,
-                Err(_) => {
-                    settled = true;
-                    let Some(daemon) = daemon.upgrade() else { return };
-                    daemon.settle();
-                    continue;
-                }
-            }
-        };
-        let Some(first) = first else { return };
+    while let Some(first) = requests.0.recv().await {
         let mut waiting = vec![first];
         while let Ok(more) = requests.0.try_recv() {
             waiting.push(more);
@@ -73,7 +53,6 @@ pub(crate) async fn serve(mut requests: Requests, daemon: Weak<Shared>) {
         let networks: BTreeSet<_> = waiting.iter().map(|job| job.network.clone()).collect();
         let Some(daemon) = daemon.upgrade() else { return };
         daemon.guard_leases(&networks).await;
-        settled = false;
         for job in waiting {
             // One who no longer waits has nothing to be told.
             let _ = job.done.send(());

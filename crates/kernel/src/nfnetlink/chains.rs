@@ -42,7 +42,7 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel does not answer, or with an error.
     pub(crate) fn has_foreign_filter(&self, ours: &str) -> io::Result<bool> {
-        self.ask(GET, libc::NLM_F_DUMP)?;
+        self.ask(GET, libc::NLM_F_DUMP, 0, &[])?;
         let mut buffer = vec![0; DATAGRAM];
         let mut found = false;
         loop {

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{HEADERS, Nfnetlink, SUBSYSTEM};
+use super::{NETLINK_HEADER, Nfnetlink, SUBSYSTEM};
 use crate::attributes::find;
 
 /// `NFT_MSG_GETGEN`, `NFT_MSG_NEWGEN`, `NFTA_GEN_ID` (linux/netfilter/nf_tables.h).
@@ -17,7 +17,7 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel does not answer, or has no nf_tables.
     pub(crate) fn generation(&self) -> io::Result<u32> {
-        self.ask(GET, 0)?;
+        self.ask(GET, 0, 0, &[])?;
         let mut answer = [0; 512];
         parse(self.receive(&mut answer)?).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "no generation in the answer")
@@ -25,17 +25,23 @@ impl Nfnetlink {
     }
 }
 
+/// The type of an answer, and of the last notice of each change.
+pub(crate) const NEW_GENERATION: u16 = SUBSYSTEM | NEW;
+
 fn parse(message: &[u8]) -> Option<u32> {
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
-    if kind != SUBSYSTEM | NEW {
-        return None;
-    }
-    let id = find(message.get(HEADERS..)?, ID)?;
+    (kind == NEW_GENERATION).then(|| generation_of(message.get(NETLINK_HEADER..)?))?
+}
+
+/// The number in the body of a message of that type.
+pub(crate) fn generation_of(body: &[u8]) -> Option<u32> {
+    let id = find(body.get(4..)?, ID)?;
     Some(u32::from_be_bytes(id.get(..4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::HEADERS;
     use super::*;
 
     #[test]

@@ -70,13 +70,21 @@ impl Nft {
         Ok(Self { jobs })
     }
 
+    /// Whether transactions can be run at all.
+    pub(crate) async fn ready(&self) -> Result<(), NftError> {
+        self.submit(Transaction::default().to_string()).await.map(drop)
+    }
+
     /// Runs one transaction, and returns what nft prints on it.
     pub(crate) async fn run(&self, transaction: &Transaction) -> Result<String, NftError> {
         if transaction.is_empty() {
             return Ok(String::new());
         }
+        self.submit(transaction.to_string()).await
+    }
+
+    async fn submit(&self, input: String) -> Result<String, NftError> {
         let (done, result) = oneshot::channel();
-        let input = transaction.to_string();
         self.jobs.send(Job { input, done }).map_err(|_| NftError::Ended)?;
         let result = tokio::time::timeout(PATIENCE, result).await;
         result.map_err(|_| NftError::TimedOut)?.map_err(|_| NftError::Ended)?

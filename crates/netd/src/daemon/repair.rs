@@ -8,7 +8,7 @@ use vnet_plan::{Desired, Observed, Operation, Plan, conflicts};
 use vnet_types::NetworkName;
 
 use super::{Daemon, Shared};
-use crate::failure::{chain, failed};
+use crate::failure::failed;
 use crate::reconcile;
 use crate::repair::{Outcome, Patience};
 use crate::services::Farewell;
@@ -102,9 +102,6 @@ impl Daemon {
                 );
                 self.declare_damaged(&damage.networks, &reason);
             }
-        }
-        if let Err(error) = self.kernel.settle().await {
-            tracing::debug!("{}", chain(&error));
         }
         Outcome::Repaired
     }

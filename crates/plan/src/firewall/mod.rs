@@ -217,12 +217,6 @@ impl Firewall {
     pub fn list_everything() -> Transaction {
         Transaction(serde_json::json!({ "list": { "ruleset": null } }).to_string())
     }
-
-    /// The queries for all that the tables hold, one a table.
-    #[must_use]
-    pub fn list() -> [Transaction; 2] {
-        tables().map(|table| Transaction::new([NfCmd::List(table)]))
-    }
 }
 
 /// Whether an element with this key may stand for more than one network, port or forward.
