@@ -102,7 +102,7 @@ fn rates(kind: Kind, effort: Effort, table: &mut Table) -> Result<()> {
             load::run(&server, clients, 250, STEP)?;
         }
         let best = load::highest(&server, clients, STEP)?;
-        let cell = best.map_or(Cell::TooFast, |best| Cell::Rate(best.rate, best.cpu));
+        let cell = best.map_or(Cell::TooFast, Cell::Rate);
         table.put(kind, &format!("highest clean rate, {name} clients; CPU per DORA"), cell);
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::load::Highest;
 use super::server::Kind;
 use super::station::Crowd;
 
@@ -15,7 +16,7 @@ pub(super) enum Cell {
     /// Processor time for one exchange.
     Cpu(Duration),
     /// Exchanges a second, and the processor time for one.
-    Rate(u32, Duration),
+    Rate(Highest),
     /// So many were to be bound.
     Crowd(u32, Crowd),
     /// Messages went unanswered.
@@ -89,7 +90,10 @@ impl std::fmt::Display for Cell {
                 write!(f, "{:.2} ms", time.as_secs_f64() * 1000.0)
             }
             Self::Cpu(cpu) => write!(f, "{:.0} µs", micros(cpu)),
-            Self::Rate(rate, cpu) => write!(f, "{rate}/s; {:.0} µs", micros(cpu)),
+            Self::Rate(Highest { best, more }) => {
+                let least = if *more { "≥ " } else { "" };
+                write!(f, "{least}{}/s; {:.0} µs", best.rate, micros(&best.cpu))
+            }
             Self::Crowd(count, crowd) if crowd.bound < *count => {
                 write!(f, "{} of {count} bound", crowd.bound)
             }
