@@ -57,6 +57,11 @@ impl Nftables {
         Ok((self.socket.try_clone()?, self.missed.clone()))
     }
 
+    /// What our tables held when we last touched them or looked.
+    pub(crate) fn as_left(&self) -> Option<&Firewall> {
+        self.memory.as_ref().map(|memory| &memory.firewall)
+    }
+
     /// What our tables hold, if they are as we left them.
     ///
     /// # Errors

@@ -107,6 +107,13 @@ impl Kernel {
         Ok(FirewallState::Absent)
     }
 
+    /// What our tables held when we last touched them or looked; none where that is not known.
+    /// Costs nothing, and may be out of date where somebody else has changed them since.
+    #[must_use]
+    pub fn firewall_as_left(&self) -> Option<&Firewall> {
+        self.nftables.as_left()
+    }
+
     /// Notes that our tables hold `firewall` since now. `before` is the number of the last change
     /// before the transaction.
     pub(crate) fn remember_table(

@@ -99,7 +99,14 @@ impl Journal {
 
 #[derive(Default)]
 struct Files {
-    open: BTreeMap<Arc<Path>, File>,
+    open: BTreeMap<Arc<Path>, Open>,
+}
+
+/// A journal that is open.
+struct Open {
+    file: File,
+    /// Bytes in it: nobody else writes there.
+    length: u64,
 }
 
 impl Files {
@@ -120,7 +127,7 @@ impl Files {
                 }
             }
             for path in dirty {
-                if let Some(Err(error)) = self.open.get(&path).map(File::sync_data) {
+                if let Some(Err(error)) = self.open.get(&path).map(|open| open.file.sync_data()) {
                     // Nobody can tell which bytes are there: all who wrote must hear of it.
                     for (_, done) in written.extract_if(.., |(of, _)| *of == path) {
                         self.fail(&path, io::Error::new(error.kind(), error.to_string()), done);
@@ -143,13 +150,13 @@ impl Files {
     fn perform(&mut self, path: &Arc<Path>, action: Action) -> io::Result<bool> {
         match action {
             Action::Append(bytes) => {
-                let file = self.file(path)?;
-                let length = file.metadata()?.len();
+                let Open { file, length } = self.file(path)?;
                 if let Err(error) = file.write_all(&bytes) {
                     // Half a record would damage the next one.
-                    file.set_len(length)?;
+                    file.set_len(*length)?;
                     return Err(error);
                 }
+                *length += bytes.len() as u64;
                 Ok(true)
             }
             Action::Replace(bytes) => {
@@ -162,8 +169,10 @@ impl Files {
                 sync_directory(path)?;
                 Ok(false)
             }
-            Action::Truncate(length) => {
-                self.file(path)?.set_len(length)?;
+            Action::Truncate(to) => {
+                let Open { file, length } = self.file(path)?;
+                file.set_len(to)?;
+                *length = to;
                 Ok(true)
             }
             Action::Remove => {
@@ -176,7 +185,7 @@ impl Files {
         }
     }
 
-    fn file(&mut self, path: &Arc<Path>) -> io::Result<&mut File> {
+    fn file(&mut self, path: &Arc<Path>) -> io::Result<&mut Open> {
         if !self.open.contains_key(path) {
             let new = !path.exists();
             if let Some(directory) = path.parent() {
@@ -186,7 +195,8 @@ impl Files {
             if new {
                 sync_directory(path)?;
             }
-            self.open.insert(path.clone(), file);
+            let length = file.metadata()?.len();
+            self.open.insert(path.clone(), Open { file, length });
         }
         self.open.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vnet_api::model::ErrorBody;
 use vnet_kernel::Routes;
 use vnet_plan::{
-    Alias, FirewallState, Leased, Leased6, Link, LinkKind, Observed, Operation, allowed, allowed6,
-    diff_firewall, diff_intakes,
+    Alias, Firewall, FirewallState, Leased, Leased6, Link, LinkKind, Observed, Operation, allowed,
+    allowed6, diff_firewall, diff_intakes,
 };
 use vnet_types::{IfName, NetworkName};
 
@@ -50,10 +50,31 @@ impl Daemon {
     }
 
     async fn guard_leases(&mut self, networks: &BTreeSet<NetworkName>) -> Result<(), ErrorBody> {
+        // Most leases change nothing: they are of guests whose ports are not netd's. What others
+        // have done to the tables is for `repair` to find.
+        if self.kernel.firewall_as_left().is_some_and(|left| self.knows(left, networks)) {
+            return Ok(());
+        }
         let state = self.kernel.firewall_state().await.map_err(|error| failed(&error))?;
         let FirewallState::Holds(from) = state else { return self.sweep_ports().await };
+        let to = self.with_leases(&from, networks);
+        if to == from {
+            return Ok(());
+        }
+        let update = Operation::UpdateFirewall { from, to };
+        self.kernel.execute(&update).await.map_err(|error| failed(&error))
+    }
+
+    /// Whether `firewall` has the present leases of these networks already.
+    fn knows(&self, firewall: &Firewall, networks: &BTreeSet<NetworkName>) -> bool {
+        let mut ports = firewall.ports().filter(|port| networks.contains(&port.network));
+        ports.next().is_none() || self.with_leases(firewall, networks) == *firewall
+    }
+
+    /// `firewall` with the present leases of these networks.
+    fn with_leases(&self, firewall: &Firewall, networks: &BTreeSet<NetworkName>) -> Firewall {
         let mut cards: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for port in from.ports().filter(|port| networks.contains(&port.network)) {
+        for port in firewall.ports().filter(|port| networks.contains(&port.network)) {
             cards.entry(port.network.clone()).or_default().insert(port.mac);
         }
         let now = unix_now();
@@ -62,17 +83,12 @@ impl Daemon {
             .iter()
             .filter_map(|(name, cards)| Some((name, running(name)?.leased_by(cards, now))))
             .collect();
-        let to = from.clone().with_allowed(|port| {
+        firewall.clone().with_allowed(|port| {
             let definition = self.networks.get(&port.network)?;
             let (leased, leased6) = leases.get(&port.network)?;
             let ipv6 = allowed6(definition, leased6, port.mac);
             Some((allowed(definition, leased, port.mac), ipv6))
-        });
-        if to == from {
-            return Ok(());
-        }
-        let update = Operation::UpdateFirewall { from, to };
-        self.kernel.execute(&update).await.map_err(|error| failed(&error))
+        })
     }
 
     async fn sweep_ports(&mut self) -> Result<(), ErrorBody> {

@@ -19,7 +19,7 @@ use vnet_types::IfName;
 
 pub(crate) use self::batch::{Batch, Frames};
 pub(crate) use self::filter::instruction;
-use crate::watch::watch;
+use crate::watch::watch_input;
 
 /// Bytes that wait in the kernel while a flush to disk is under way: some thousand DISCOVERs.
 const RECEIVE_BUFFER: libc::c_int = 8 << 20;
@@ -66,7 +66,7 @@ pub(crate) fn listen(
     filter::attach(&socket, filter)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, buffer)?;
     bind(&socket, link, libc::ETH_P_ALL)?;
-    watch(socket)
+    watch_input(socket)
 }
 
 impl PacketSocket {
@@ -99,7 +99,7 @@ impl PacketSocket {
         set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
             .or_else(|_| set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
         bind(&socket, link, protocol)?;
-        watch(socket)
+        watch_input(socket)
     }
 
     /// Waits until a frame can be read.
