@@ -9,6 +9,9 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vnet_netd::run::{Options, run};
 
+/// Bytes that may lie idle at the end of the heap, and from which on a piece is no part of it.
+const SPARE: libc::c_int = 64 << 10;
+
 /// The network daemon of vnet: bridges, ports, firewall, DHCP and DNS.
 ///
 /// It runs in the foreground, for a supervisor or a terminal, and serves the network namespace
@@ -28,12 +31,24 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    sparing_heap();
     match serve(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netd: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Little memory rather than little waiting: one heap for netd's few threads, and what was needed
+/// once for many networks goes back to the host.
+fn sparing_heap() {
+    // SAFETY: mallopt takes no pointers; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, SPARE);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, SPARE);
     }
 }
 
