@@ -1,8 +1,12 @@
 //! What the targets share: the fuzzer's bytes, taken apart piece by piece.
 
+mod dns;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use vnet_types::{Dhcp, Dns, Limits, MacAddr, Mode, NetworkDefinition};
+
+pub use dns::{dns_network, dns_zone};
 
 /// When every run begins, in Unix seconds.
 pub const START: u64 = 1_800_000_000;

@@ -20,6 +20,8 @@ mod dhcp_life;
 mod dhcp_networkd;
 mod dhcp_timers;
 mod dns;
+mod dns_hostile;
+mod dns_peers;
 mod edit;
 mod enslave;
 mod firewalls;

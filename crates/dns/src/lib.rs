@@ -18,6 +18,8 @@
 
 mod cache;
 mod counters;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handler;
 mod name;
 pub mod resolv;
