@@ -8,6 +8,8 @@ use vnet_types::Mode;
 
 use vnet_tests::{Host, nat, request};
 
+use crate::guest_frames::br_netfilter;
+
 fn server(port: u16) -> SocketAddr {
     SocketAddr::new(Lan::SERVER.to_string().parse().unwrap(), port)
 }
@@ -70,6 +72,27 @@ fn a_guest_reaches_the_outside_behind_the_hosts_address() {
         assert!(seen.port() >= 1024, "masqueraded to {seen}");
     }
     ping(&guest.ns, Lan::SERVER.to_string().parse().unwrap()).unwrap();
+}
+
+#[test]
+fn guests_reach_the_outside_and_each_other_whatever_br_netfilter_is_set_to() {
+    for value in [0, 1] {
+        let host = Host::new();
+        br_netfilter(&host, value);
+        let _netd = host.netd();
+        host.create_default();
+        let (guest, other) = (host.lan.guest_on("virbr0"), host.lan.guest_on("virbr0"));
+        let lease = Udhcpc::obtain(&guest.ns, "eth0");
+        Udhcpc::obtain(&other.ns, "eth0");
+        let me = IpAddr::V4(Lan::HOST.to_string().parse().unwrap());
+        for seen in
+            [tcp_seen_as(&guest.ns, server(7)).unwrap(), udp_seen_as(&guest.ns, server(7)).unwrap()]
+        {
+            assert_eq!(seen.ip(), me, "br_netfilter {value}");
+        }
+        ping(&other.ns, lease.address).unwrap();
+        ping(&other.ns, Lan::SERVER.to_string().parse().unwrap()).unwrap();
+    }
 }
 
 #[test]
