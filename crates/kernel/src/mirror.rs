@@ -94,9 +94,14 @@ impl Mirror {
             self.catch_up()?;
         }
         for name in std::mem::take(&mut self.stale) {
-            match kernel.link(&name)? {
-                Some((name, link)) => self.links.insert(name, link),
-                None => drop(self.links.remove(&name)),
+            match kernel.link(&name) {
+                Ok(Some((name, link))) => self.links.insert(name, link),
+                Ok(None) => drop(self.links.remove(&name)),
+                // Those that are left are not known either.
+                Err(error) => {
+                    self.complete = false;
+                    return Err(error);
+                }
             }
         }
         Ok((&self.links, &self.addresses))
